@@ -1,0 +1,29 @@
+#include "cuda_info.h"
+
+#include "cuda_row.cuh"
+
+namespace pyrobust {
+
+std::vector<std::string> cuda_devices() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // clear it: a machine without a GPU is no failure
+    return {std::string("none: ") + cudaGetErrorString(error)};
+  }
+  std::vector<std::string> lines;
+  for (int device = 0; device < count; ++device) {
+    cudaDeviceProp p;
+    if (cudaGetDeviceProperties(&p, device) != cudaSuccess) continue;
+    lines.push_back(std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." + std::to_string(p.minor) +
+                    ", " + std::to_string(p.totalGlobalMem >> 20) + " MiB");
+  }
+  return lines;
+}
+
+bool outgrows_chip(const Batch& batch) {
+  const int64_t items = batch.dtype == DType::float64 ? cuda::kManyItems<double> : cuda::kManyItems<float>;
+  return batch.cols > items * cuda::kMaxThreads * cuda::max_cluster(batch.device);
+}
+
+}  // namespace pyrobust

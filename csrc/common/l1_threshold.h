@@ -1,0 +1,121 @@
+// The threshold of the l1-ball projection, the search behind project_l1_ball, prox_linf and the l1 attack steps.
+#pragma once
+
+#include "row_math.h"
+
+#if !defined(__CUDACC__) && !defined(PR_EMULATE_CUDA)
+#include "compress.h"
+#endif
+
+PR_NAMESPACE_BEGIN
+
+#if !defined(__CUDACC__) && !defined(PR_EMULATE_CUDA)
+
+// Σ (v − level)₊, how many v are above, and the smallest excess among them.
+struct Excess {
+  double sum, active, nearest;
+};
+
+// Of `count` values, a multiple of 16. Vectors by hand: this loop runs on a few hundred values several times a row, so the
+// instructions that end it weigh as much as those inside.
+template <class C>
+PR_FN Excess excess_above(const C* values, int64_t count, C level) {
+  constexpr int kLanes = kVectorBytes / int(sizeof(C));
+  constexpr int64_t kChunk = 1024;  // as in CpuRow: short float sums, carried on in float64
+  typedef C Vector __attribute__((vector_size(kVectorBytes)));
+  const Vector none = Vector{} + infinity<C>();
+  Vector nearest = none;
+  Excess total = {0, 0, 0};
+  for (int64_t begin = 0; begin < count; begin += kChunk) {
+    const int64_t end = begin + kChunk < count ? begin + kChunk : count;
+    Vector sum = {}, active = {};
+    for (int64_t i = begin; i < end; i += kLanes) {
+      Vector v;
+      __builtin_memcpy(&v, values + i, sizeof v);
+      const Vector excess = v - level;
+      const auto below = excess <= Vector{};  // false for NaN, which so reaches the sum
+      sum += below ? Vector{} : excess;
+      active += below ? Vector{} : Vector{} + C(1);
+      const Vector candidate = below ? none : excess;
+      nearest = candidate < nearest ? candidate : nearest;
+    }
+    C lanes[3][kLanes];
+    __builtin_memcpy(lanes[0], &sum, sizeof sum);
+    __builtin_memcpy(lanes[1], &active, sizeof active);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+      for (int j = 0; j < half; ++j) lanes[0][j] += lanes[0][j + half], lanes[1][j] += lanes[1][j + half];
+    total.sum += lanes[0][0], total.active += lanes[1][0];
+  }
+  C lanes[kLanes];
+  __builtin_memcpy(lanes, &nearest, sizeof nearest);
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int j = 0; j < half; ++j) lanes[j] = smaller(lanes[j], lanes[j + half]);
+  total.nearest = lanes[0];
+  return total;
+}
+
+// About the natural logarithm, off by 0.06 at most: for guesses.
+PR_FN double rough_log(float x) {
+  return 0.69314718 * (double(bit_cast<int32_t>(x)) * 0x1p-23 - 127 + 0.043);
+}
+
+// On a CPU every pass costs; a GPU team holds the row in registers and needs none of this. A sample of the row gives a guess of
+// τ; one pass compresses the magnitudes that are above nine tenths of it, and Newton's method (see newton_threshold) runs on
+// those few. The guess is checked, never trusted: from the first iterate on they only increase, so the elements above the
+// first one are all that can matter; if it lands below what was compressed, they are compressed again.
+// Returns a negative number where the shortcut does not apply.
+template <class Row>
+PR_FN double l1_threshold_by_sample(Row& row, double mass) {
+  using C = typename Row::Compute;
+  constexpr int64_t kBlock = 16, kStride = 128, kMost = 4096;
+  const int64_t n = row.size();
+  if (n < 2 * kStride || row.kept() == row.scratch()) return -1;
+  alignas(64) C sample[kMost];
+  const int64_t stride = n / (kMost / kBlock) > kStride ? (n / (kMost / kBlock) / kBlock + 1) * kBlock : kStride;
+  int64_t taken = 0;
+  for (int64_t i = 0; i + kBlock <= n; i += stride, taken += kBlock)
+    for (int64_t j = 0; j < kBlock; ++j) sample[taken + j] = absolute(row.kept()[i + j]);
+  const double share = mass * double(taken) / double(n), sum = excess_above(sample, taken, C(0)).sum;
+  if (!(sum > 2 * share && sum <= 1e30)) return -1;  // near or inside the ball, or out of the range of the guess
+  // τ of an exponential distribution with the sample's mean, shortened because most tails are lighter; one Newton step.
+  const C start = C(0.65 * sum / double(taken) * rough_log(float(sum / share)));
+  const Excess seen = excess_above(sample, taken, start);
+  const C guess = C(double(start) + (seen.active > 0 ? (seen.sum - share) / seen.active : 0));
+  C floor = C(0.9) * guess;
+  if (!(floor > C(0))) return -1;
+  int64_t count = compress_above(row.kept(), n, floor, row.scratch());
+  double tau = double(guess);
+  C level = guess;
+  for (int step = 0; step < kMostNewtonSteps; ++step) {
+    const Excess above = excess_above(row.scratch(), count, level);
+    if (!(above.sum - above.sum == 0) || above.active == 0) return -1;
+    const double rise = (above.sum - mass) / above.active;
+    tau = double(level) + rise;
+    // Final when no element lies between, or when rounding alone is left to correct.
+    if ((rise >= 0 || step > 0) && rise < above.nearest) return tau;
+    level = C(tau);
+    if (level < floor) {
+      if (step > 0 || !(tau > 0)) return -1;  // near or inside the ball
+      floor = level * (1 - (sizeof(C) == 4 ? C(0x1p-22f) : C(0x1p-50)));
+      count = compress_above(row.kept(), n, floor, row.scratch());
+    }
+  }
+  return -1;
+}
+
+#endif
+
+// τ of the projection of the kept values onto the l1 ball of the given radius.
+template <class Row>
+PR_FN Level l1_threshold(Row& row, double radius) {
+  using C = typename Row::Compute;
+#if !defined(__CUDACC__) && !defined(PR_EMULATE_CUDA)
+  if (radius > 0) {
+    const double tau = l1_threshold_by_sample(row, radius);
+    if (tau > 0) return {tau, true};
+  }
+#endif
+  return find_threshold(row, radius, true, [](C v) PR_LAMBDA { return absolute(v); });
+}
+
+PR_NAMESPACE_END

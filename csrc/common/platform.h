@@ -1,0 +1,35 @@
+// What one op source needs to be compiled four ways: by nvcc, for the CPU at several instruction-set levels, and for
+// the host with an emulated GPU (tests). PR_LEVEL names the namespace of the translation unit; code that could be
+// emitted out of line must live in it.
+#pragma once
+
+#if defined(__CUDACC__)
+#define PR_FN __device__ __forceinline__
+#define PR_LAMBDA
+#define PR_LEVEL cuda
+#elif defined(PR_EMULATE_CUDA)
+#define PR_FN inline
+#define PR_LAMBDA
+#define PR_LEVEL emulated
+#else
+#define PR_FN inline __attribute__((always_inline))
+#define PR_LAMBDA __attribute__((always_inline))
+#ifndef PR_LEVEL
+#define PR_LEVEL baseline
+#endif
+#endif
+
+#if defined(__AVX512F__)
+#define PR_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define PR_VECTOR_BYTES 32
+#else
+#define PR_VECTOR_BYTES 16
+#endif
+
+#define PR_NAMESPACE_BEGIN \
+  namespace pyrobust {     \
+  namespace PR_LEVEL {
+#define PR_NAMESPACE_END \
+  }                      \
+  }

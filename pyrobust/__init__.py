@@ -1,0 +1,5 @@
+"""Measure and improve the adversarial robustness of PyTorch classifiers."""
+
+from importlib.metadata import version
+
+__version__ = version("pyrobust")

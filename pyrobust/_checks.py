@@ -1,0 +1,82 @@
+"""Argument checks shared by the attacks and the evaluation: one clear error that names the argument.
+
+Every check here reads values, so on a GPU it synchronises; attacks call them once, before their loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NORMS = ("l0", "l1", "l2", "linf")
+_NORM_NAMES: dict[object, str] = {0: "l0", 1: "l1", 2: "l2", math.inf: "linf", **{name: name for name in NORMS}}
+
+Norm = int | float | str
+Bounds = tuple[float, float]
+
+
+def norm_name(norm: Norm, supported: Sequence[str] = NORMS) -> str:
+    """The canonical name of a norm: 0, 1, 2, inf or "l0", "l1", "l2", "linf" give "l0", "l1", "l2", "linf".
+
+    Raises:
+        ValueError: ``norm`` is none of these, or not in ``supported``.
+    """
+    name = _NORM_NAMES.get(norm) if isinstance(norm, (int, float, str)) and not isinstance(norm, bool) else None
+    if name is None or name not in supported:
+        raise ValueError(f"norm: expected one of {', '.join(supported)} (or 0, 1, 2, inf), got {norm!r}")
+    return name
+
+
+def check_bounds(bounds: Bounds) -> Bounds:
+    """Return ``bounds`` as two floats; raise ValueError unless (low, high) is finite with low < high."""
+    try:
+        low, high = (float(b) for b in bounds)
+    except (TypeError, ValueError):
+        raise ValueError(f"bounds: expected a pair of numbers (low, high), got {bounds!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"bounds: expected finite low < high, got {bounds!r}")
+    return low, high
+
+
+def check_inputs(inputs: Tensor, bounds: Bounds) -> None:
+    """Raise unless ``inputs`` is a non-empty floating tensor (N, …) of finite values inside ``bounds``."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs: expected a torch.Tensor, got {type(inputs).__name__}")
+    if not inputs.is_floating_point():
+        raise TypeError(f"inputs: expected a floating dtype, got {inputs.dtype}")
+    if inputs.ndim < 2:
+        raise ValueError(f"inputs: expected shape (N, ...) with at least 2 dimensions, got {tuple(inputs.shape)}")
+    if inputs.numel() == 0:
+        raise ValueError(f"inputs: expected a non-empty batch, got shape {tuple(inputs.shape)}")
+    low, high = inputs.aminmax()
+    if not (math.isfinite(low.item()) and math.isfinite(high.item())):
+        raise ValueError("inputs: expected finite values, got NaN or Inf")
+    if low.item() < bounds[0] or high.item() > bounds[1]:
+        raise ValueError(f"inputs: expected values inside bounds {bounds}, got [{low.item():g}, {high.item():g}]")
+
+
+def check_labels(labels: Tensor, inputs: Tensor, num_classes: int | None = None) -> None:
+    """Raise unless ``labels`` is int64 (N,) on the device of ``inputs``, within [0, num_classes) where that is known."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels: expected a torch.Tensor, got {type(labels).__name__}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels: expected dtype torch.int64, got {labels.dtype}")
+    if labels.shape != inputs.shape[:1]:
+        raise ValueError(f"labels: expected shape ({len(inputs)},), got {tuple(labels.shape)}")
+    if labels.device != inputs.device:
+        raise ValueError(f"labels: expected device {inputs.device} (that of inputs), got {labels.device}")
+    low, high = (v.item() for v in labels.aminmax())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        top = "" if num_classes is None else f" < {num_classes}"
+        raise ValueError(f"labels: expected 0 <= label{top}, got values in [{low}, {high}]")
+
+
+def check_logits(logits: Tensor, batch: int) -> int:
+    """Raise unless the model returned (N, K) with K >= 2; returns K."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != batch or logits.shape[1] < 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model: expected logits of shape ({batch}, K) with K >= 2, got {got}")
+    return int(logits.shape[1])

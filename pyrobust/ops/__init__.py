@@ -1,0 +1,8 @@
+"""Native operations on rows: projections, proximal operators, dual directions, norms, power iteration, fused attack steps."""
+
+from pyrobust.ops._native import native_info
+from pyrobust.ops.norms import *  # noqa: F403
+from pyrobust.ops.power import *  # noqa: F403
+from pyrobust.ops.projections import *  # noqa: F403
+from pyrobust.ops.proximal import *  # noqa: F403
+from pyrobust.ops.sampling import *  # noqa: F403
