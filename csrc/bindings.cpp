@@ -8,6 +8,7 @@
 
 #include "build_info.h"
 #include "common/parallel.h"
+#include "ops/attack_steps.h"
 #include "ops/norms.h"
 #include "ops/projections.h"
 #include "ops/proximal.h"
@@ -194,4 +195,7 @@ PYBIND11_MODULE(_native, module) {
   PR_OP(DualArgs, dual_normalize, A, A, D, A);
   PR_OP(PowerStepArgs, power_iteration_step, A, A, A, A, A, D, D, A);
   PR_OP(SampleArgs, sample_lp_ball, A, A, S, I, I, D, A);
+  PR_OP(SeedArgs, attack_seed, A, A, A, A, A, A, A, A, int, A);
+  PR_OP(PgdArgs, pgd_step, A, A, A, A, S, S, D, D, D, D, A);
+  PR_OP(StepArgs, primal_dual_step, A, A, A, A, A, A, A, A, A, A, A, I, int, int, D, D, D, D, D, D, D, D, D, D, D, A);
 }

@@ -47,4 +47,11 @@ struct Two {
   T first, second;
 };
 
+// A largest value and its place in the row.
+template <class T>
+struct Most {
+  T value;
+  int64_t place;
+};
+
 PR_NAMESPACE_END

@@ -4,6 +4,7 @@
 //   load(array)        keep the array's elements; no copy where they need no conversion
 //   update(f, arrays…) replace the kept value by f(kept, elements…)
 //   sum, sum2, max     reduce f(kept, elements…) over the row
+//   most(f, arrays…)   the largest f and where it stands first
 //   each(f, arrays…)   visit f(kept, elements…), writing the arrays named by out() and inout()
 //   map(f, arrays…)    the same without a kept value
 #pragma once
@@ -39,6 +40,14 @@ class CpuRow {
   Out<T> out_plane(void* base, int64_t c, int64_t channels) const {
     return {static_cast<T*>(base) + (index_ * channels + c) * cols_};
   }
+  InOut<T> inout_plane(void* base, int64_t c, int64_t channels) const {
+    return {static_cast<T*>(base) + (index_ * channels + c) * cols_};
+  }
+  InOut<Compute> wide_inout_plane(void* base, int64_t c, int64_t channels) const {
+    return {static_cast<Compute*>(base) + (index_ * channels + c) * cols_};
+  }
+
+  void sync() const {}  // all threads of the row have come here
 
   Compute scalar(const RowScalar& s) const {
     return s.values ? static_cast<const Compute*>(s.values)[index_] : static_cast<Compute>(s.value);
@@ -131,6 +140,17 @@ class CpuRow {
       most = bits > most ? bits : most;
     }
     return from_magnitude(most);
+  }
+
+  // The largest f and the first place where it stands; NaN is passed over. Plain comparisons: for short rows.
+  template <class F, class... A>
+  PR_FN Most<Compute> most(F f, A... arrays) const {
+    Most<Compute> best = {-__builtin_inff(), 0};
+    for (int64_t i = 0; i < cols_; ++i) {
+      const Compute value = at(f, i, arrays...);
+      if (value > best.value) best = {value, i};
+    }
+    return best;
   }
 
   template <class F, class... A>

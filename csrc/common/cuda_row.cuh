@@ -27,7 +27,11 @@ class CudaRow {
   static constexpr int kPacks = ITEMS / kPack;
 
   PR_FN CudaRow(int64_t row, int64_t cols, Compute* workspace)
-      : index_(row), cols_(cols), member_(team_member()), team_(team_size()), workspace_(workspace ? workspace + row * cols : nullptr) {}
+      : index_(row),
+        cols_(cols),
+        member_(team_member()),
+        team_(team_size()),
+        workspace_(workspace ? workspace + row * cols : nullptr) {}
 
   PR_FN int64_t index() const { return index_; }
   PR_FN int64_t size() const { return cols_; }
@@ -44,6 +48,15 @@ class CudaRow {
   PR_FN Out<T> out_plane(void* base, int64_t c, int64_t channels) const {
     return {static_cast<T*>(base) + (index_ * channels + c) * cols_};
   }
+  PR_FN InOut<T> inout_plane(void* base, int64_t c, int64_t channels) const {
+    return {static_cast<T*>(base) + (index_ * channels + c) * cols_};
+  }
+  PR_FN InOut<Compute> wide_inout_plane(void* base, int64_t c, int64_t channels) const {
+    return {static_cast<Compute*>(base) + (index_ * channels + c) * cols_};
+  }
+
+  // Every thread of the team has come here, and memory that one of them wrote before may be read by all.
+  PR_FN void sync() const { team_sync(); }
 
   PR_FN Compute scalar(const RowScalar& s) const {
     return s.values ? static_cast<const Compute*>(s.values)[index_] : static_cast<Compute>(s.value);
@@ -74,7 +87,9 @@ class CudaRow {
   template <class F, class... A>
   PR_FN void update(F f, A... arrays) {
     if constexpr (ITEMS == 0) {
-      map([f](Compute& kept, auto&... elements) { kept = f(kept, elements...); }, InOut<Compute>{workspace_}, arrays...);
+      map([f](Compute kept, Compute& now, auto&... elements) { now = f(kept, elements...); }, In<Compute>{bound_},
+          Out<Compute>{workspace_}, arrays...);
+      bound_ = workspace_;
     } else {
 #pragma unroll
       for (int p = 0; p < kPacks; ++p) {
@@ -116,6 +131,18 @@ class CudaRow {
   }
 
   template <class F, class... A>
+  PR_FN Most<Compute> most(F f, A... arrays) const {
+    Most<Compute> best = {-__builtin_inff(), 0};
+    over(
+        [&](Compute kept, auto&... elements) {
+          const Compute value = f(kept, elements...);
+          if (value > best.value) best = {value, place(elements...)};
+        },
+        arrays...);
+    return team_most(best);
+  }
+
+  template <class F, class... A>
   PR_FN void each(F f, A... arrays) const {
     over(f, arrays...);
   }
@@ -127,6 +154,12 @@ class CudaRow {
   }
 
  private:
+  // The position() among the elements of most().
+  template <class... E>
+  static PR_FN int64_t place(int64_t position, E&...) {
+    return position;
+  }
+
   PR_FN int64_t pack_base(int p) const { return (int64_t(p) * team_ + member_) * kPack; }
 
   // f(kept, elements…) at each of this thread's positions.

@@ -2,8 +2,7 @@
 // With PR_EMULATE_CUDA the same names come from the host emulation in tests/emulation.
 #pragma once
 
-#include "platform.h"
-#include "types.h"
+#include "arrays.h"
 
 #if defined(PR_EMULATE_CUDA)
 #include "cuda_emulation.h"
@@ -134,6 +133,22 @@ PR_FN double team_sum(double value) {
 template <class Bits>
 PR_FN Bits team_max(Bits value) {
   return team_reduce(value, [](Bits a, Bits b) { return a > b ? a : b; });
+}
+
+// The larger value; of equal ones the first place.
+template <class C>
+PR_FN Most<C> team_most(Most<C> mine) {
+  const C value = team_reduce(mine.value, [](C a, C b) { return b > a ? b : a; });
+  const int64_t candidate = mine.value == value ? mine.place : int64_t(1) << 62;
+  return {value, team_reduce(candidate, [](int64_t a, int64_t b) { return b < a ? b : a; })};
+}
+
+PR_FN void team_sync() {
+  if (cluster_blocks() > 1) {
+    cluster_barrier();
+  } else {
+    __syncthreads();
+  }
 }
 
 PR_NAMESPACE_END

@@ -34,7 +34,7 @@ PR_FN double conjugate_exponent(double p) {
 
 // ‖kept‖_p. NaN where the row has one, infinity where it has ±Inf.
 template <class Row>
-PR_FN double kept_norm(Row& row, double p) {
+PR_SEARCH double kept_norm(Row& row, double p) {
   using C = typename Row::Compute;
   const auto itself = [](C v) PR_LAMBDA { return v; };
   if (p == 2) return norm2(row, itself);

@@ -15,7 +15,7 @@ PR_FN C hypotenuse(C a, C b) {
 
 // Keeps the l2 norm of each group.
 template <class Row>
-PR_FN void load_group_norms(Row& row, const void* x, int64_t channels) {
+PR_SEARCH void load_group_norms(Row& row, const void* x, int64_t channels) {
   using C = typename Row::Compute;
   row.load([](C v) PR_LAMBDA { return absolute(v); }, row.in_plane(x, 0, channels));
   for (int64_t c = 1; c < channels; ++c)
@@ -24,7 +24,7 @@ PR_FN void load_group_norms(Row& row, const void* x, int64_t channels) {
 
 // Keeps the largest magnitude of each group.
 template <class Row>
-PR_FN void load_group_maxima(Row& row, const void* x, int64_t channels) {
+PR_SEARCH void load_group_maxima(Row& row, const void* x, int64_t channels) {
   using C = typename Row::Compute;
   row.load([](C v) PR_LAMBDA { return absolute(v); }, row.in_plane(x, 0, channels));
   for (int64_t c = 1; c < channels; ++c) {

@@ -65,7 +65,7 @@ PR_FN double rough_log(float x) {
 // first one are all that can matter; if it lands below what was compressed, they are compressed again.
 // Returns a negative number where the shortcut does not apply.
 template <class Row>
-PR_FN double l1_threshold_by_sample(Row& row, double mass) {
+PR_SEARCH double l1_threshold_by_sample(Row& row, double mass) {
   using C = typename Row::Compute;
   constexpr int64_t kBlock = 16, kStride = 128, kMost = 4096;
   const int64_t n = row.size();
@@ -107,7 +107,7 @@ PR_FN double l1_threshold_by_sample(Row& row, double mass) {
 
 // τ of the projection of the kept values onto the l1 ball of the given radius.
 template <class Row>
-PR_FN Level l1_threshold(Row& row, double radius) {
+PR_SEARCH Level l1_threshold(Row& row, double radius) {
   using C = typename Row::Compute;
 #if !defined(__CUDACC__) && !defined(PR_EMULATE_CUDA)
   if (radius > 0) {

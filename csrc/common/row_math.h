@@ -30,7 +30,7 @@ PR_FN C downscale() {
 
 // ‖f(kept, elements…)‖₂, safe against overflow and underflow of the squares; NaN and ±Inf propagate.
 template <class Row, class F, class... A>
-PR_FN double norm2(Row& row, F f, A... arrays) {
+PR_SEARCH double norm2(Row& row, F f, A... arrays) {
   using C = typename Row::Compute;
   const double squares = row.sum(
       [f](C v, auto&... e) PR_LAMBDA {
@@ -62,7 +62,7 @@ struct Level {
 // the iterates increase to the root from the second on, and the root of the final active set is exact (Michelot 1986,
 // Condat 2016). Returns NaN where a sum was not finite.
 template <class Row, class F>
-PR_FN double newton_threshold(Row& row, double mass, double tau, double count, int most_steps, F f) {
+PR_SEARCH double newton_threshold(Row& row, double mass, double tau, double count, int most_steps, F f) {
   using C = typename Row::Compute;
   constexpr double kTolerance = sizeof(C) == 4 ? 4 * 0x1p-24 : 4 * 0x1p-53;
   for (int step = 0; step < most_steps; ++step) {
@@ -86,7 +86,7 @@ constexpr int kMostNewtonSteps = 200;  // a guard: the active set shrinks at eve
 // The threshold of a projection onto a simplex (`ball` false) or, for f ≥ 0, onto an l1 ball (`ball` true: τ = 0 where the sum is
 // within the mass already).
 template <class Row, class F>
-PR_FN Level find_threshold(Row& row, double mass, bool ball, F f) {
+PR_SEARCH Level find_threshold(Row& row, double mass, bool ball, F f) {
   using C = typename Row::Compute;
   if (!(mass >= 0)) return {0, false};
   C scale = 1;

@@ -20,7 +20,7 @@ struct TopK {
 
 // The level of the k-th largest kept value (all must be >= 0, 1 <= k <= size). Ties at the level are all kept.
 template <class Row, class Bits>
-PR_FN TopK<Bits> find_top_k_with_ties(Row& row, double k, Bits low, Bits high) {
+PR_SEARCH TopK<Bits> find_top_k_with_ties(Row& row, double k, Bits low, Bits high) {
   using C = typename Row::Compute;
   while (low < high) {  // the largest level that k values reach
     const Bits middle = low + (high - low + 1) / 2;
@@ -37,7 +37,7 @@ PR_FN TopK<Bits> find_top_k_with_ties(Row& row, double k, Bits low, Bits high) {
 
 // Exactly k values; of those that tie at the level the first in the row are kept.
 template <class Row>
-PR_FN auto find_top_k(Row& row, double k) {
+PR_SEARCH auto find_top_k(Row& row, double k) {
   using C = typename Row::Compute;
   using Bits = decltype(magnitude_bits(C(0)));
   const Bits most = magnitude_bits(row.max([](C v) PR_LAMBDA { return v; }));

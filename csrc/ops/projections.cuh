@@ -89,7 +89,7 @@ PR_FN C room(C z, C center, C low, C high) {
 // τ for which Σ min((|z| − τ)₊, room) = radius, for the kept z; the sum falls with τ but is not convex, so Newton's steps are
 // guarded by a bracket. Invalid: NaN or ±Inf in the row, or a negative or NaN radius.
 template <class Row>
-PR_FN Level l1_box_threshold(Row& row, const void* center, double radius, double low_bound, double high_bound) {
+PR_SEARCH Level l1_box_threshold(Row& row, const void* center, double radius, double low_bound, double high_bound) {
   using C = typename Row::Compute;
   const C low_c = C(low_bound), high_c = C(high_bound);
   const C most = row.max([](C v) PR_LAMBDA { return v; });
@@ -138,7 +138,7 @@ struct ProjectL1Box {
 
 // The position of the largest kept magnitude `most`, the first one on ties.
 template <class Row>
-PR_FN int64_t first_largest(Row& row, typename Row::Compute most) {
+PR_SEARCH int64_t first_largest(Row& row, typename Row::Compute most) {
   using C = typename Row::Compute;
   int64_t low = 0, high = row.size() - 1;
   while (low < high) {
@@ -159,7 +159,7 @@ PR_FN int64_t first_largest(Row& row, typename Row::Compute most) {
 // Inside: p = 2 scales up, p = 1 adds the missing sum in equal shares away from zero, p = ∞ moves the largest element (the first
 // one on ties) to ±radius. A zero row, to which all directions are equally near, moves along its first element for p = 2.
 template <class Row>
-PR_FN void write_sphere_projection(Row& row, void* out, double p, double radius) {
+PR_SEARCH void write_sphere_projection(Row& row, void* out, double p, double radius) {
   using C = typename Row::Compute;
   if (!(radius >= 0) || !finite(row.max([](C v) PR_LAMBDA { return v; }))) return write_nan(row, out);
   if (p == 1) {

@@ -1,0 +1,3 @@
+#include "primal_dual.cuh"
+
+PR_DEFINE_ROW_OP(primal_dual_step, PrimalDualStep, StepArgs)
