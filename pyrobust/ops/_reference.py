@@ -64,7 +64,7 @@ def group_norms(x: Tensor, channels: int) -> Tensor:
 
 def project_l0_ball(x: Tensor, k: float, ks: Tensor | None, channels: int) -> Tensor:
     keep = column(k, ks, x)
-    order = group_norms(x, channels).argsort(1, descending=True, stable=True)
+    order = group_norms(x, channels).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=x.device).expand_as(order))
     kept = (rank < keep.floor()).repeat(1, channels)
     return torch.where(kept, x, 0).masked_fill(_bad(x, keep), math.nan)

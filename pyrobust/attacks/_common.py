@@ -1,0 +1,91 @@
+"""What every attack shares: the checks of its arguments, and running the model without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrobust._checks import Bounds, check_bounds, check_inputs, check_labels, check_logits
+
+Model = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def undisturbed(model: Model, eval_mode: bool = True) -> Iterator[None]:
+    """Run the model in evaluation mode (or as it is), and leave its training flags, buffers and the random state as found."""
+    with ExitStack() as stack:
+        if isinstance(model, nn.Module):
+            training = [module for module in model.modules() if module.training]
+            if eval_mode:
+                for module in training:
+                    module.training = False
+                stack.callback(_set_training, training)
+            elif training:  # batch-norm statistics would move, dropout would draw
+                stack.callback(_restore, [(buffer, buffer.clone()) for buffer in model.buffers()])
+                stack.enter_context(torch.random.fork_rng())
+        yield
+
+
+def _set_training(modules: list[nn.Module]) -> None:
+    for module in modules:
+        module.training = True
+
+
+@torch.no_grad()
+def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, saved in buffers:
+        buffer.copy_(saved)
+
+
+def check_call(
+    inputs: Tensor, labels: Tensor, bounds: Bounds, steps: int, restarts: int, sample_ids: Tensor | None
+) -> tuple[Tensor, Bounds, Tensor]:
+    """Check what all attacks take; return detached contiguous inputs, the bounds as floats, and the sample ids.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    bounds = check_bounds(bounds)
+    check_inputs(inputs, bounds)
+    check_labels(labels, inputs)
+    for name, value in (("steps", steps), ("restarts", restarts)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+    if sample_ids is None:
+        sample_ids = torch.arange(len(inputs), device=inputs.device)
+    elif not isinstance(sample_ids, Tensor) or sample_ids.dtype != torch.int64 or sample_ids.shape != (len(inputs),):
+        raise ValueError(f"sample_ids: expected a torch.int64 tensor of shape ({len(inputs)},)")
+    return inputs.detach().contiguous(), bounds, sample_ids.to(inputs.device)
+
+
+@torch.no_grad()
+def clean_logits(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
+    """The logits at the inputs, once the model's output and the labels have been checked against each other."""
+    logits = model(inputs)
+    check_labels(labels, inputs, check_logits(logits, len(inputs)))
+    return logits
+
+
+def logits_and_grad(
+    model: Model, adv: Tensor, gradient_at: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """One forward and one backward pass: the logits at ``adv``, and the gradient there of a loss whose gradient with respect to
+    the logits is ``gradient_at(logits)``."""
+    point = adv.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(point)
+    detached = logits.detach()
+    (grad,) = torch.autograd.grad(logits, point, gradient_at(detached).to(logits.dtype))
+    return detached, grad
+
+
+def rows_like(values: Tensor, x: Tensor) -> Tensor:
+    """One value a sample, shaped to broadcast against ``x``."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+Callback = Callable[[int, Any], bool | None]

@@ -1,0 +1,43 @@
+"""The step size of the thesis preset: the best of five on images held back from the evaluation (seed 003, §5.4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from pyrobust import ops
+from pyrobust.attacks._common import Model
+from pyrobust.attacks._primal_dual import THESIS_STEP_SIZES
+
+Tuning = tuple[Tensor, Tensor]
+
+
+def thesis_step_size(
+    attack: Callable[..., Tensor], model: Model, tuning: Tuning | None, *, norm: str, grouping: str = "value", **options: Any
+) -> float:
+    """The one of 0.01, 0.05, 0.1, 0.5 and 1 with the most successes, then the smallest mean norm, on the held-back images.
+
+    Args:
+        attack: with ``preset`` and ``step_size``.
+        tuning: (inputs, labels) that are not among those to be reported.
+
+    Raises:
+        ValueError: ``tuning`` is missing.
+    """
+    if tuning is None:
+        raise ValueError('tuning: preset="thesis" without step_size needs (inputs, labels) held back from the evaluation')
+    inputs, labels = tuning
+    best = (math.inf, math.inf)
+    chosen = THESIS_STEP_SIZES[0]
+    extra = {"grouping": grouping} if norm == "l0" else {}
+    for step_size in THESIS_STEP_SIZES:
+        adv = attack(model, inputs, labels, norm=norm, preset="thesis", step_size=step_size, **options, **extra)
+        norms = ops.lp_norm(adv - inputs, norm, grouping)
+        moved = norms > 0
+        result = (float((~moved).sum()), float(norms[moved].double().mean()) if bool(moved.any()) else math.inf)
+        if result < best:
+            best, chosen = result, step_size
+    return chosen

@@ -1,0 +1,64 @@
+"""Primal-dual gradient descent: a minimum-norm attack for l2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from pyrobust import ops
+from pyrobust._checks import Bounds, Norm, norm_name
+from pyrobust.attacks._common import Callback, Model, check_call
+from pyrobust.attacks._primal_dual import Schedule, primal_dual, thesis_schedule
+from pyrobust.attacks._tuning import Tuning, thesis_step_size
+from pyrobust.ops import PrimalDualState, StepOptions
+
+_SCHEDULE = Schedule(step_size=(0.1, 0.0005), ratio=0.01, normalize=2.0)
+
+
+def pdgd(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm = "l2",
+    steps: int = 500,
+    step_size: float | None = None,
+    restarts: int = 1,
+    preset: str | None = None,
+    tuning: Tuning | None = None,
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    seed: int = 0,
+    sample_ids: Tensor | None = None,
+    callback: Callback | None = None,
+    eval_mode: bool = True,
+) -> Tensor:
+    """min ‖r‖₂ such that inputs + r is misclassified, as a game: r descends λ₁ ‖r‖₂ + λ₂ hinge, (λ₁, λ₂) follow whether it is.
+
+    Arguments, result, errors and cost are those of :func:`pyrobust.attacks.pdpgd`, for the l2 norm alone.
+
+    Source: seed 003, §5.2, algorithm 2 and eq. 5.3 (corrected).
+    """
+    norm_name(norm, ("l2",))
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    if preset is None:
+        if tuning is not None:
+            raise ValueError('tuning: applies to preset="thesis" alone')
+        schedule = _SCHEDULE
+        if step_size is not None:
+            schedule = replace(schedule, step_size=(step_size, step_size * schedule.step_size[1] / schedule.step_size[0]))
+    elif preset == "thesis":
+        if step_size is None:
+            step_size = thesis_step_size(pdgd, model, tuning, norm="l2", steps=steps, targeted=targeted, bounds=bounds)
+        schedule = thesis_schedule(step_size)
+    else:
+        raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
+
+    def step(state: PrimalDualState, grad: Tensor, margin: Tensor, options: StepOptions) -> None:
+        ops.pdgd_step_(state, inputs, grad, margin, options)
+
+    return primal_dual(
+        model, inputs, labels, step, lambda r: ops.lp_norm(r, 2), schedule, steps=steps, restarts=restarts, targeted=targeted,
+        bounds=bounds, grouping="value", seed=seed, sample_ids=sample_ids, callback=callback, eval_mode=eval_mode,
+    )  # fmt: skip

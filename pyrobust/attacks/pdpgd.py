@@ -1,0 +1,186 @@
+"""Primal-dual proximal gradient descent: a minimum-norm attack for linf, l2, l1, l0, or any function with a prox."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pyrobust import ops
+from pyrobust._checks import Bounds, Norm, norm_name
+from pyrobust.attacks._common import Callback, Model, check_call, rows_like
+from pyrobust.attacks._primal_dual import Schedule, Step, primal_dual, thesis_schedule
+from pyrobust.attacks._tuning import Tuning, thesis_step_size
+from pyrobust.ops import PrimalDualState, StepOptions
+
+# penalty(r) -> (N,), and prox(r, weight) -> like r with weight (N,): argmin_u weight · penalty(u) + ½ ‖u − r‖₂².
+Penalty = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+Weighted = Sequence[tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]]
+
+# The gradient is divided by the norm dual to the one that is minimised.
+_SCHEDULES = {
+    "linf": Schedule(step_size=(0.3, 0.0003), ratio=0.1, normalize=1.0),
+    "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0),
+    "l1": Schedule(step_size=(1.0, 0.003), ratio=0.01, normalize=math.inf),
+    "l0": Schedule(step_size=(1.0, 0.1), ratio=0.1, normalize=math.inf),
+    "penalty": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0),
+}
+
+
+def pdpgd(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm | None = None,
+    penalty: Penalty | Weighted | None = None,
+    grouping: str | None = None,
+    steps: int = 500,
+    step_size: float | None = None,
+    restarts: int = 1,
+    preset: str | None = None,
+    tuning: Tuning | None = None,
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    seed: int = 0,
+    sample_ids: Tensor | None = None,
+    callback: Callback | None = None,
+    eval_mode: bool = True,
+) -> Tensor:
+    """min ‖r‖ such that inputs + r is misclassified and inside ``bounds``, as a game of two players.
+
+    r takes proximal gradient steps on λ₁ ‖r‖ + λ₂ hinge(margin): r ← prox(box(r − m̂ / w)), exactly in the metric w of Adam's step
+    (:func:`pyrobust.ops.pdpgd_step_`); log(λ₂ / λ₁) rises while the point is not adversarial and falls once it is.
+
+    Args:
+        model: from (N, …) to logits (N, K), K ≥ 2.
+        inputs: (N, …) inside ``bounds``.
+        labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "linf", "l2", "l1" or "l0" (or inf, 2, 1, 0); default "linf". Not together with ``penalty``.
+        penalty: (penalty, prox) of any other function to minimise: penalty(r) gives (N,), prox(r, weight) the minimiser of
+            weight · penalty(u) + ½ ‖u − r‖₂², weight (N,). Or a sequence of (share, penalty, prox), a weighted sum whose proxes are applied
+            in turn. In the units of the inputs.
+        grouping: for l0: "pixel" (default for (N, C, H, W): the C values at a place count once) or "value" (default otherwise).
+        steps: in all, over the short runs towards the likely classes and the last one; with ``restarts``, for each.
+        step_size: the first one, in units of the width of ``bounds``; it falls exponentially. Default by norm.
+        restarts: from the second on each starts uniformly within a quarter of the width of ``bounds`` around the input.
+        preset: "thesis": algorithm 3 with the parameters of §5.4: one run, Adam with its usual moments on the plain hinge, step size
+            falling linearly to a hundredth, λ₁ / λ₂ starting at 0.01, its moving average, dual learning rate 0.1.
+        tuning: for preset "thesis" without step_size: (inputs, labels) held back from the evaluation, on which the step size is chosen from
+            0.01, 0.05, 0.1, 0.5 and 1.
+        targeted: find the nearest point of the target class.
+        bounds: (low, high) of the inputs.
+        seed, sample_ids: key the random starts, with int64 sample_ids (N,) defaulting to 0 … N − 1.
+        callback: called as callback(step, PrimalDualState) after each step; ``state.best`` and ``state.best_distance`` are the results
+            so far. The attack stops when it returns True.
+        eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.
+
+    Returns:
+        Like ``inputs``: for each sample the nearest adversarial point found; the input itself where none was, or where it is
+        misclassified already.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Cost: restarts · steps + 1 forward and at most restarts · steps backward passes.
+    Source: seed 003, §5.3, algorithm 3 and eq. 5.7–5.16 (corrected); Matyasko and Chau 2021.
+    """
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    if penalty is not None:
+        if norm is not None or grouping is not None or preset is not None:
+            raise ValueError("penalty: not together with norm, grouping or preset")
+        name = "penalty"
+    else:
+        name = norm_name("linf" if norm is None else norm)
+    if grouping is None:
+        grouping = "pixel" if name == "l0" and inputs.ndim == 4 else "value"
+    elif name != "l0":
+        raise ValueError(f'grouping: applies to norm "l0" alone, got {grouping!r} with norm {name!r}')
+    elif grouping not in ("pixel", "value") or (grouping == "pixel" and inputs.ndim != 4):
+        raise ValueError(
+            f'grouping: expected "value", or "pixel" for inputs (N, C, H, W); got {grouping!r} for {tuple(inputs.shape)}'
+        )
+    if step_size is not None and not 0 < step_size < math.inf:
+        raise ValueError(f"step_size: expected a finite number > 0, got {step_size!r}")
+    if preset is None:
+        if tuning is not None:
+            raise ValueError('tuning: applies to preset="thesis" alone')
+        schedule = _SCHEDULES[name]
+        if step_size is not None:
+            schedule = replace(schedule, step_size=(step_size, step_size * schedule.step_size[1] / schedule.step_size[0]))
+    elif preset == "thesis":
+        if step_size is None:
+            step_size = thesis_step_size(
+                pdpgd, model, tuning, norm=name, grouping=grouping, steps=steps, targeted=targeted, bounds=bounds
+            )
+        schedule = thesis_schedule(step_size)
+    else:
+        raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
+
+    step: Step
+    if penalty is None:
+        distance = _norm_of(name, grouping)
+
+        def step(state: PrimalDualState, grad: Tensor, margin: Tensor, options: StepOptions) -> None:
+            ops.pdpgd_step_(state, inputs, grad, margin, name, options)
+    else:
+        terms = _terms(penalty)
+        distance = _sum_of(terms)
+
+        def step(state: PrimalDualState, grad: Tensor, margin: Tensor, options: StepOptions) -> None:
+            _penalty_step(state, inputs, grad, margin, options, terms)
+
+    return primal_dual(
+        model, inputs, labels, step, distance, schedule, steps=steps, restarts=restarts, targeted=targeted, bounds=bounds,
+        grouping=grouping, seed=seed, sample_ids=sample_ids, callback=callback, eval_mode=eval_mode,
+    )  # fmt: skip
+
+
+def _norm_of(name: str, grouping: str) -> Callable[[Tensor], Tensor]:
+    return lambda r: ops.lp_norm(r, name, grouping)
+
+
+def _sum_of(terms: Weighted) -> Callable[[Tensor], Tensor]:
+    return lambda r: torch.stack([share * value(r) for share, value, _ in terms]).sum(0)
+
+
+def _terms(penalty: Penalty | Weighted) -> Weighted:
+    pair = tuple(penalty)
+    if len(pair) == 2 and all(callable(part) for part in pair):
+        return [(1.0, pair[0], pair[1])]  # type: ignore[list-item]
+    for term in pair:
+        if not (isinstance(term, (tuple, list)) and len(term) == 3 and callable(term[1]) and callable(term[2])):
+            raise ValueError("penalty: expected (penalty, prox), or a sequence of (share, penalty, prox)")
+        if not term[0] > 0:
+            raise ValueError(f"penalty: expected shares > 0, got {term[0]!r}")
+    return pair  # type: ignore[return-value]
+
+
+def _penalty_step(
+    state: PrimalDualState, inputs: Tensor, grad: Tensor, margin: Tensor, options: StepOptions, terms: Weighted
+) -> None:
+    """pdpgd_step_ for a function of which only the prox in the plain metric is known: w is replaced by its mean over the row for it."""
+    low, high = options.bounds
+    width = high - low
+    better = (margin < 0) & (state.distance < state.best_distance)
+    state.best.copy_(torch.where(rows_like(better, inputs), state.adv, state.best))
+    state.best_distance.copy_(torch.where(better, state.distance, state.best_distance))
+    beta1, beta2 = options.betas
+    wide = state.exp_avg.dtype
+    grad = grad.to(wide) / rows_like(ops.lp_norm(grad, options.normalize), grad).clamp(min=torch.finfo(wide).tiny)
+    state.exp_avg.lerp_(grad, 1 - beta1)
+    state.exp_avg_sq.lerp_(grad.square(), 1 - beta2)
+    metric = ((state.exp_avg_sq / options.corrections[1]).sqrt() + 1e-8) / (options.step_size * width)
+    moved = (state.adv - state.exp_avg / options.corrections[0] / metric).clamp(low, high)
+    r = moved - inputs
+    rho = state.dual_average / (1 - state.dual_average)
+    weight = rho / metric.flatten(1).mean(1)
+    for share, _, prox in terms:
+        r = prox(r, share * weight)
+    state.adv.copy_((inputs + r).clamp(low, high))
+    state.distance.copy_(_sum_of(terms)(state.adv - inputs))
+    state.dual.add_(options.dual_step * margin.sign()).clamp_(-options.dual_limit, options.dual_limit)
+    state.dual_average.lerp_(torch.sigmoid(-state.dual), 1 - options.dual_momentum)

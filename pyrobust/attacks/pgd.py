@@ -1,0 +1,117 @@
+"""Projected gradient descent: the strongest adversary within a ball, by iterated steepest ascent."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrobust import ops
+from pyrobust._checks import Bounds, Norm, norm_name
+from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._losses import Loss, make_loss
+
+_EXPONENTS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
+
+
+class PgdState(NamedTuple):
+    """What a callback sees: the point just predicted, where it was adversarial, and the best so far."""
+
+    adv: Tensor
+    adversarial: Tensor
+    best: Tensor
+
+
+def pgd(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "linf",
+    steps: int = 40,
+    step_size: float | None = None,
+    random_start: bool = True,
+    restarts: int = 1,
+    loss: Loss = "ce",
+    sparsity: float = 0.0,
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    seed: int = 0,
+    sample_ids: Tensor | None = None,
+    callback: Callback | None = None,
+    eval_mode: bool = True,
+) -> Tensor:
+    """x₀ uniform in the ball; xₖ = Π(xₖ₋₁ + step_size · argmax {⟨v, ∇ loss⟩ : ‖v‖_p ≤ 1}), Π onto ball ∩ bounds.
+
+    Args:
+        model: from (N, …) to logits (N, K), K ≥ 2.
+        inputs: (N, …) inside ``bounds``.
+        labels: int64 (N,): true labels, or targets where ``targeted``.
+        eps: radius of the ball, >= 0, in the units of the inputs.
+        norm: "linf", "l2" or "l1" (or inf, 2, 1).
+        steps: of each run.
+        step_size: in the units of the inputs; default 2.5 · eps / steps.
+        random_start: start uniformly in the ball, else at the input.
+        restarts: runs; those after the first start at random.
+        loss: "ce", "margin", "dlr", or a function of (clean logits, perturbed logits) that returns one value a sample.
+        sparsity: for l1: the share of pixels' values that each step moves (0: the largest gradient alone).
+        targeted: descend the loss of the targets instead.
+        bounds: (low, high) of the inputs.
+        seed, sample_ids: key the random starts, with int64 sample_ids (N,) defaulting to 0 … N − 1.
+        callback: called as callback(step, PgdState); the attack stops when it returns True.
+        eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.
+
+    Returns:
+        Like ``inputs``: for each sample the last adversarial point that was seen, or the final point where there was none. Samples that are
+        adversarial already come back unchanged.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Cost: restarts · (steps + 1) + 1 forward and restarts · steps backward passes.
+    Source: Madry et al. 2018; seed 004, eq. 15–17; seed 003, eq. 2.15. l1: Tramèr and Boneh 2019 (SLIDE), with the exact projection onto
+    ball ∩ bounds of Croce and Hein 2021.
+    """
+    name = norm_name(norm, tuple(_EXPONENTS))
+    p = _EXPONENTS[name]
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    if not (isinstance(eps, (int, float)) and 0 <= eps < math.inf):
+        raise ValueError(f"eps: expected a finite number >= 0, got {eps!r}")
+    if step_size is None:
+        step_size = 2.5 * eps / steps
+    elif not 0 <= step_size < math.inf:
+        raise ValueError(f"step_size: expected a finite number >= 0, got {step_size!r}")
+    with undisturbed(model, eval_mode):
+        clean = clean_logits(model, inputs, labels)
+        ascend = make_loss(loss, labels, clean, targeted)
+
+        def adversarial(logits: Tensor) -> Tensor:
+            predicted = logits.argmax(1)
+            return predicted == labels if targeted else predicted != labels
+
+        done = adversarial(clean)
+        best = inputs.clone()
+        found = done.clone()
+        for run in range(restarts):
+            adv = inputs.clone()
+            if random_start or run > 0:
+                adv += ops.sample_lp_ball(inputs, p, float(eps), seed=seed, sample_ids=sample_ids, step=run)
+                adv.clamp_(*bounds)
+            for step in range(steps + 1):
+                point = adv.detach().requires_grad_(step < steps)
+                with torch.set_grad_enabled(step < steps):
+                    logits = model(point)
+                    value = ascend(logits) if step < steps else None
+                here = adversarial(logits.detach())
+                keep = (here & ~done) if step < steps else (here | ~found) & ~done
+                best = torch.where(rows_like(keep, inputs), adv, best)
+                found |= here
+                if callback is not None and callback(step, PgdState(adv, here, best)):
+                    return best
+                if value is not None:
+                    (grad,) = torch.autograd.grad(value.sum(), point)
+                    ops.pgd_step_(adv, grad, inputs, p, float(eps), float(step_size), bounds, sparsity)
+    return best
