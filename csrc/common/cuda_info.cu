@@ -22,8 +22,14 @@ std::vector<std::string> cuda_devices() {
 }
 
 bool outgrows_chip(const Batch& batch) {
-  const int64_t items = batch.dtype == DType::float64 ? cuda::kManyItems<double> : cuda::kManyItems<float>;
-  return batch.cols > items * cuda::kMaxThreads * cuda::max_cluster(batch.device);
+  switch (batch.dtype) {
+    case DType::float32:
+      return cuda::team_shape<float>(batch.cols, batch.device).shared == 0;
+    case DType::float64:
+      return cuda::team_shape<double>(batch.cols, batch.device).shared == 0;
+    default:
+      return cuda::team_shape<float16>(batch.cols, batch.device).shared == 0;
+  }
 }
 
 }  // namespace pyrobust

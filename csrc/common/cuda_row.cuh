@@ -1,9 +1,10 @@
 // One row on a GPU: the passes of cpu_row.h, run by the team of threads that holds the row on chip.
 //
-// A team is one block, or on Hopper and later a cluster of up to 8 blocks when the row outgrows one. Each thread keeps ITEMS
-// elements in registers, in packs of 16 bytes interleaved over the team so that every access is coalesced. ITEMS = 0 is the
-// fallback for rows that no team can hold: kept values live in the array they came from, or in a workspace.
-// Every reduction has a fixed order (registers, warp, block, cluster): results do not depend on timing or on other rows.
+// A team is one block, or on Hopper and later a cluster of up to 8 blocks when the row outgrows one; each block holds a contiguous part
+// of the row in its shared memory, and reductions go through the cluster's distributed shared memory. A thread reads and
+// writes packs of 16 bytes, and of the kept values only those that it put there, so passes need no barriers between them.
+// Rows that no team can hold keep their values in a workspace in global memory; nothing else changes.
+// Every reduction has a fixed order (thread, warp, block, cluster): results do not depend on timing or on other rows.
 #pragma once
 
 #include "arrays.h"
@@ -16,7 +17,7 @@ struct Pack {
   C item[N];
 };
 
-template <class T, int ITEMS>
+template <class T>
 class CudaRow {
  public:
   using Storage = T;
@@ -24,18 +25,23 @@ class CudaRow {
   using Sum = double;
   static constexpr bool on_gpu = true;
   static constexpr int kPack = 16 / sizeof(T);
-  static constexpr int kPacks = ITEMS / kPack;
 
-  PR_FN CudaRow(int64_t row, int64_t cols, Compute* workspace)
-      : index_(row),
-        cols_(cols),
-        member_(team_member()),
-        team_(team_size()),
-        workspace_(workspace ? workspace + row * cols : nullptr) {}
+  // `workspace` holds a row's values where it is not null, else the block's dynamic shared memory does.
+  PR_FN CudaRow(int64_t row, int64_t cols, Compute* workspace) : index_(row), cols_(cols) {
+    const int64_t part = part_length(cols, cluster_blocks());
+    begin_ = cluster_rank() * part;
+    end_ = begin_ + part < cols ? begin_ + part : cols;
+    kept_ = workspace != nullptr ? workspace + row * cols : dynamic_shared<Compute>() - begin_;
+  }
+
+  // Elements that each of `blocks` blocks holds, in whole packs.
+  static PR_HOST_FN int64_t part_length(int64_t cols, int blocks) {
+    return ((cols + blocks - 1) / blocks + kPack - 1) / kPack * kPack;
+  }
 
   PR_FN int64_t index() const { return index_; }
   PR_FN int64_t size() const { return cols_; }
-  PR_FN bool leader() const { return member_ == 0; }
+  PR_FN bool leader() const { return team_member() == 0; }
 
   PR_FN In<T> in(const void* base) const { return {static_cast<const T*>(base) + index_ * cols_}; }
   PR_FN Out<T> out(void* base) const { return {static_cast<T*>(base) + index_ * cols_}; }
@@ -63,65 +69,42 @@ class CudaRow {
   }
 
   PR_FN void load(In<T> array) {
-    if constexpr (ITEMS == 0 && sizeof(T) == sizeof(Compute)) {
-      bound_ = reinterpret_cast<const Compute*>(array.data);
-    } else {
-      load([](Compute v) { return v; }, array);
-    }
+    load([](Compute v) { return v; }, array);
   }
 
   template <class F, class... A>
   PR_FN void load(F f, A... arrays) {
-    if constexpr (ITEMS == 0) {
-      map([f](Compute& kept, auto&... elements) { kept = f(elements...); }, Out<Compute>{workspace_}, arrays...);
-      bound_ = workspace_;  // each thread reads back only what it wrote
-    } else {
-#pragma unroll
-      for (int p = 0; p < kPacks; ++p) {
-        const int64_t base = pack_base(p);
-        visit_pack([&](int j, auto&... elements) { kept_[p * kPack + j] = f(elements...); }, base, arrays...);
-      }
-    }
+    map([f](Compute& kept, auto&... elements) { kept = f(elements...); }, Out<Compute>{kept_}, arrays...);
   }
 
   template <class F, class... A>
   PR_FN void update(F f, A... arrays) {
-    if constexpr (ITEMS == 0) {
-      map([f](Compute kept, Compute& now, auto&... elements) { now = f(kept, elements...); }, In<Compute>{bound_},
-          Out<Compute>{workspace_}, arrays...);
-      bound_ = workspace_;
-    } else {
-#pragma unroll
-      for (int p = 0; p < kPacks; ++p) {
-        visit_pack([&](int j, auto&... elements) { kept_[p * kPack + j] = f(kept_[p * kPack + j], elements...); },
-                   pack_base(p), arrays...);
-      }
-    }
+    map([f](Compute& kept, auto&... elements) { kept = f(kept, elements...); }, InOut<Compute>{kept_}, arrays...);
   }
 
   template <class F, class... A>
   PR_FN Sum sum(F f, A... arrays) const {
     Compute total = 0;
-    over([&](Compute kept, auto&... elements) { total += f(kept, elements...); }, arrays...);
+    each([&](Compute kept, auto&... elements) { total += f(kept, elements...); }, arrays...);
     return team_sum(total);
   }
 
   template <class F, class... A>
   PR_FN Two<Sum> sum2(F f, A... arrays) const {
-    Compute first = 0, second = 0;
-    over(
+    Two<Compute> total = {0, 0};
+    each(
         [&](Compute kept, auto&... elements) {
           const Two<Compute> x = f(kept, elements...);
-          first += x.first, second += x.second;
+          total.first += x.first, total.second += x.second;
         },
         arrays...);
-    return {team_sum(first), team_sum(second)};
+    return team_sum2(total);
   }
 
   template <class F, class... A>
   PR_FN Compute max(F f, A... arrays) const {
     auto most = magnitude_bits(Compute(0));
-    over(
+    each(
         [&](Compute kept, auto&... elements) {
           const auto bits = magnitude_bits(f(kept, elements...));
           most = bits > most ? bits : most;
@@ -133,7 +116,7 @@ class CudaRow {
   template <class F, class... A>
   PR_FN Most<Compute> most(F f, A... arrays) const {
     Most<Compute> best = {-__builtin_inff(), 0};
-    over(
+    each(
         [&](Compute kept, auto&... elements) {
           const Compute value = f(kept, elements...);
           if (value > best.value) best = {value, place(elements...)};
@@ -144,13 +127,14 @@ class CudaRow {
 
   template <class F, class... A>
   PR_FN void each(F f, A... arrays) const {
-    over(f, arrays...);
+    map(f, In<Compute>{kept_}, arrays...);
   }
 
   template <class F, class... A>
   PR_FN void map(F f, A... arrays) const {
-    for (int64_t base = int64_t(member_) * kPack; base < cols_; base += int64_t(team_) * kPack)
-      visit_pack([&](int, auto&... elements) { f(elements...); }, base, arrays...);
+#pragma unroll 1
+    for (int64_t base = begin_ + int64_t(threadIdx.x) * kPack; base < end_; base += int64_t(blockDim.x) * kPack)
+      visit_pack(f, base, arrays...);
   }
 
  private:
@@ -160,29 +144,14 @@ class CudaRow {
     return position;
   }
 
-  PR_FN int64_t pack_base(int p) const { return (int64_t(p) * team_ + member_) * kPack; }
-
-  // f(kept, elements…) at each of this thread's positions.
-  template <class F, class... A>
-  PR_FN void over(F f, A... arrays) const {
-    if constexpr (ITEMS == 0) {
-      map([&](auto& kept, auto&... elements) { f(kept, elements...); }, In<Compute>{bound_}, arrays...);
-    } else {
-#pragma unroll
-      for (int p = 0; p < kPacks; ++p)
-        visit_pack([&](int j, auto&... elements) { f(kept_[p * kPack + j], elements...); }, pack_base(p), arrays...);
-    }
-  }
-
-  // f(j, elements…) for the positions base + j inside the row.
+  // f(elements…) for the positions of one pack inside the row.
   template <class F, class... A>
   PR_FN void visit_pack(F f, int64_t base, A... arrays) const {
-    if (base >= cols_) return;
-    const int count = cols_ - base < kPack ? int(cols_ - base) : kPack;
+    const int count = end_ - base < kPack ? int(end_ - base) : kPack;
     auto run = [&](auto... packs) {
 #pragma unroll
       for (int j = 0; j < kPack; ++j)
-        if (j < count) f(j, packs.item[j]...);
+        if (j < count) f(packs.item[j]...);
       (commit(arrays, base, count, packs), ...);
     };
     run(fetch(arrays, base, count)...);
@@ -271,42 +240,54 @@ class CudaRow {
   template <class Any, class P>
   static PR_FN void commit(Any, int64_t, int, const P&) {}
 
-  int64_t index_, cols_;
-  int member_, team_;
-  Compute kept_[ITEMS > 0 ? ITEMS : 1];
-  Compute* workspace_;
-  const Compute* bound_ = nullptr;
+  int64_t index_, cols_, begin_, end_;
+  Compute* kept_;
 };
 
 #if defined(PR_EMULATE_CUDA)
-constexpr int kMaxThreads = 64;  // so that small rows reach every path
+constexpr int kMostThreads = 64;  // small rows reach every path
 #else
-constexpr int kMaxThreads = 1024;
+constexpr int kMostThreads = 512;  // leaves a thread 128 registers
 #endif
-constexpr int kFewItems = 8;
-// 24 values of 4 bytes leave a thread of a full block (64 registers) room to work; 8-byte values do not fit.
-template <class T>
-constexpr int kManyItems = sizeof(T) == 8 ? kFewItems : 24;
 
-template <class T, class Op, class Args, int ITEMS>
-__global__ void __launch_bounds__(kMaxThreads) row_kernel(Batch batch, Args arguments, compute_t<T>* workspace) {
-  CudaRow<T, ITEMS> row(team_index(), batch.cols, workspace);
+// About two packs a thread, in whole warps.
+inline int threads_for(int64_t packs) {
+  const int64_t threads = (packs / 2 + 31) / 32 * 32;
+  return threads < 32 ? 32 : threads > kMostThreads ? kMostThreads : int(threads);
+}
+
+// How a team holds a row: its blocks, their threads, and the shared memory of each (0: the row is kept in the workspace).
+struct TeamShape {
+  int blocks, threads;
+  int64_t shared;
+};
+
+template <class T>
+TeamShape team_shape(int64_t cols, int device) {
+  using Row = CudaRow<T>;
+  const int64_t limit = max_shared_bytes(device);
+  for (int blocks = 1; blocks <= max_cluster(device); blocks *= 2) {
+    const int64_t part = Row::part_length(cols, blocks), bytes = part * int64_t(sizeof(compute_t<T>));
+    const bool last = blocks * 2 > max_cluster(device);
+    if (bytes > (last ? limit : limit / 2)) continue;  // half: two blocks a multiprocessor hide each other's barriers
+    return {blocks, threads_for(part / Row::kPack), bytes};
+  }
+  return {1, kMostThreads, 0};
+}
+
+template <class T, class Op, class Args>
+__global__ void __launch_bounds__(kMostThreads) row_kernel(Batch batch, Args arguments, compute_t<T>* workspace) {
+  CudaRow<T> row(team_index(), batch.cols, workspace);
   Op::run(row, arguments);
 }
 
 template <class T, class Op, class Args>
-cudaError_t run_rows(const Batch& batch, const Args& arguments, void* workspace) {
-  auto* space = static_cast<compute_t<T>*>(workspace);
-  constexpr int many = kManyItems<T>;
-  const auto threads_for = [&](int items) { return int((batch.cols + items - 1) / items + 31) / 32 * 32; };
-  if (batch.cols <= int64_t(kFewItems) * kMaxThreads)
-    return launch(row_kernel<T, Op, Args, kFewItems>, batch.rows, threads_for(kFewItems), 1, batch, arguments, space);
-  for (int cluster = 1; cluster <= max_cluster(batch.device); cluster *= 2) {
-    if (batch.cols > int64_t(many) * kMaxThreads * cluster) continue;
-    const int threads = threads_for(many * cluster);
-    return launch(row_kernel<T, Op, Args, many>, batch.rows, threads, cluster, batch, arguments, space);
-  }
-  return launch(row_kernel<T, Op, Args, 0>, batch.rows, kMaxThreads, 1, batch, arguments, space);
+Status run_rows(const Batch& batch, const Args& arguments) {
+  const TeamShape shape = team_shape<T>(batch.cols, batch.device);
+  auto* workspace = shape.shared == 0 ? static_cast<compute_t<T>*>(arguments.workspace) : nullptr;
+  if (shape.shared == 0 && workspace == nullptr) return {Code::invalid_argument, "rows this long need a workspace"};
+  return cuda_status(launch(row_kernel<T, Op, Args>, batch.rows, shape.threads, shape.blocks, shape.shared, batch,
+                            arguments, workspace));
 }
 
 template <class Op, class Args>
@@ -316,13 +297,13 @@ Status launch_rows(const Batch& batch, const Args& arguments) {
   if (guard.error() != cudaSuccess) return cuda_status(guard.error());
   switch (batch.dtype) {
     case DType::float32:
-      return cuda_status(run_rows<float, Op>(batch, arguments, arguments.workspace));
+      return run_rows<float, Op>(batch, arguments);
     case DType::float64:
-      return cuda_status(run_rows<double, Op>(batch, arguments, arguments.workspace));
+      return run_rows<double, Op>(batch, arguments);
     case DType::float16:
-      return cuda_status(run_rows<float16, Op>(batch, arguments, arguments.workspace));
+      return run_rows<float16, Op>(batch, arguments);
     case DType::bfloat16:
-      return cuda_status(run_rows<bfloat16, Op>(batch, arguments, arguments.workspace));
+      return run_rows<bfloat16, Op>(batch, arguments);
   }
   return {Code::invalid_argument, "unknown dtype"};
 }

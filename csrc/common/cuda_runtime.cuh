@@ -50,13 +50,31 @@ inline int max_cluster([[maybe_unused]] int device) {
 #endif
 }
 
+// Shared memory that a block may ask for, less what reductions take.
+inline int64_t max_shared_bytes([[maybe_unused]] int device) {
+#if defined(PR_EMULATE_CUDA)
+  return emulated_max_shared();
+#else
+  int bytes = 0;
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes - 2048;
+#endif
+}
+
 #if !defined(PR_EMULATE_CUDA)
+// `shared` bytes of dynamic shared memory for each block of each team.
 template <class... Formal, class... Actual>
-cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cluster, const Batch& batch,
-                   const Actual&... rest) {
+cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cluster, int64_t shared,
+                   const Batch& batch, const Actual&... rest) {
+  if (shared > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    if (error != cudaSuccess) return error;
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(teams * cluster));
   config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared);
   config.stream = static_cast<cudaStream_t>(batch.stream);
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeClusterDimension;
@@ -64,6 +82,13 @@ cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cl
   config.attrs = &attribute;
   config.numAttrs = cluster > 1 ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, batch, rest...);
+}
+
+// The dynamic shared memory of the block.
+template <class V>
+PR_FN V* dynamic_shared() {
+  extern __shared__ uint4 memory[];  // 16-byte aligned
+  return reinterpret_cast<V*>(memory);
 }
 
 // N values of type V that the block shares: the same array wherever the same V and N are asked for.
@@ -129,6 +154,10 @@ PR_FN double team_sum(float value) {
 }
 PR_FN double team_sum(double value) {
   return team_reduce(value, [](double a, double b) { return a + b; });
+}
+template <class C>
+PR_FN Two<double> team_sum2(Two<C> value) {
+  return {team_sum(value.first), team_sum(value.second)};
 }
 template <class Bits>
 PR_FN Bits team_max(Bits value) {

@@ -11,8 +11,8 @@ struct SignDirection {
 };
 template <class C>
 struct ScaledDirection {
-  C factor;
-  PR_FN C operator()(C v) const { return v * factor; }
+  Factor<C> factor;
+  PR_FN C operator()(C v) const { return factor(v); }
 };
 template <class C>
 struct LargestDirection {
@@ -59,7 +59,7 @@ PR_FN bool with_dual_direction(Row& row, double p, double dual_norm, Use use) {
   if (p > 1e300) {
     use(SignDirection<C>{});
   } else if (p == 2) {
-    use(ScaledDirection<C>{dual_norm > 0 ? C(1 / dual_norm) : C(0)});
+    use(ScaledDirection<C>{Factor<C>(dual_norm > 0 ? 1 / dual_norm : 0)});
   } else if (p == 1) {
     const C most = C(dual_norm);
     const double ties = row.sum([most](C v) PR_LAMBDA { return absolute(v) == most ? C(1) : C(0); });

@@ -8,7 +8,7 @@ PR_NAMESPACE_BEGIN
 // √(a² + b²) for a, b ≥ 0 without overflow or underflow of the squares.
 template <class C>
 PR_FN C hypotenuse(C a, C b) {
-  const C big = larger(a, b), small = smaller(a, b);
+  const C big = from_magnitude(larger(magnitude_bits(a), magnitude_bits(b))), small = smaller(a, b);  // NaN wins
   const C ratio = big > C(0) ? small / big : C(0);
   return big * square_root(C(1) + ratio * ratio);
 }

@@ -71,7 +71,7 @@ PR_SEARCH double l1_threshold_by_sample(Row& row, double mass) {
   const int64_t n = row.size();
   if (n < 2 * kStride || row.kept() == row.scratch()) return -1;
   alignas(64) C sample[kMost];
-  const int64_t stride = n / (kMost / kBlock) > kStride ? (n / (kMost / kBlock) / kBlock + 1) * kBlock : kStride;
+  const int64_t stride = n > kStride * (kMost / kBlock) ? (n / (kMost / kBlock) / kBlock + 1) * kBlock : kStride;
   int64_t taken = 0;
   for (int64_t i = 0; i + kBlock <= n; i += stride, taken += kBlock)
     for (int64_t j = 0; j < kBlock; ++j) sample[taken + j] = absolute(row.kept()[i + j]);
@@ -91,8 +91,8 @@ PR_SEARCH double l1_threshold_by_sample(Row& row, double mass) {
     if (!(above.sum - above.sum == 0) || above.active == 0) return -1;
     const double rise = (above.sum - mass) / above.active;
     tau = double(level) + rise;
-    // Final when no element lies between, or when rounding alone is left to correct.
-    if ((rise >= 0 || step > 0) && rise < above.nearest) return tau;
+    // Final when no element lies between and the sum was near the mass, for its rounding is relative to the sum.
+    if ((rise >= 0 || step > 0) && rise < above.nearest && above.sum <= 2 * mass) return tau;
     level = C(tau);
     if (level < floor) {
       if (step > 0 || !(tau > 0)) return -1;  // near or inside the ball

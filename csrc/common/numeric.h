@@ -18,16 +18,16 @@ PR_FN float square_root(float x) { return __builtin_sqrtf(x); }
 PR_FN double square_root(double x) { return __builtin_sqrt(x); }
 PR_FN float copy_sign(float magnitude, float sign) { return __builtin_copysignf(magnitude, sign); }
 PR_FN double copy_sign(double magnitude, double sign) { return __builtin_copysign(magnitude, sign); }
-PR_FN float power(float x, float y) { return __builtin_powf(x, y); }
-PR_FN double power(double x, double y) { return __builtin_pow(x, y); }
-PR_FN float cube_root(float x) { return __builtin_cbrtf(x); }
-PR_FN double cube_root(double x) { return __builtin_cbrt(x); }
-PR_FN float logarithm(float x) { return __builtin_logf(x); }
-PR_FN double logarithm(double x) { return __builtin_log(x); }
-PR_FN float exponential(float x) { return __builtin_expf(x); }
-PR_FN double exponential(double x) { return __builtin_exp(x); }
-PR_FN float cosine(float x) { return __builtin_cosf(x); }
-PR_FN double cosine(double x) { return __builtin_cos(x); }
+PR_SCALAR float power(float x, float y) { return __builtin_powf(x, y); }
+PR_SCALAR double power(double x, double y) { return __builtin_pow(x, y); }
+PR_SCALAR float cube_root(float x) { return __builtin_cbrtf(x); }
+PR_SCALAR double cube_root(double x) { return __builtin_cbrt(x); }
+PR_SCALAR float logarithm(float x) { return __builtin_logf(x); }
+PR_SCALAR double logarithm(double x) { return __builtin_log(x); }
+PR_SCALAR float exponential(float x) { return __builtin_expf(x); }
+PR_SCALAR double exponential(double x) { return __builtin_exp(x); }
+PR_SCALAR float cosine(float x) { return __builtin_cosf(x); }
+PR_SCALAR double cosine(double x) { return __builtin_cos(x); }
 // clang-format on
 
 // The first argument wins where the comparison is false, so a NaN in `x` survives clamp() and a NaN bound is ignored.
@@ -72,6 +72,13 @@ PR_FN int32_t magnitude_bits(float x) { return bit_cast<int32_t>(x) & 0x7fffffff
 PR_FN int64_t magnitude_bits(double x) { return bit_cast<int64_t>(x) & 0x7fffffffffffffff; }
 PR_FN float from_magnitude(int32_t bits) { return bit_cast<float>(bits); }
 PR_FN double from_magnitude(int64_t bits) { return bit_cast<double>(bits); }
+
+// The largest number below a finite x.
+template <class T>
+PR_FN T next_below(T x) {
+  const T magnitude = from_magnitude(magnitude_bits(x) + (x > T(0) ? -1 : 1));
+  return x > T(0) ? magnitude : -magnitude;
+}
 
 PR_FN float to_compute(float x) { return x; }
 PR_FN double to_compute(double x) { return x; }

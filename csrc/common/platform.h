@@ -5,16 +5,21 @@
 
 #if defined(__CUDACC__)
 #define PR_FN __device__ __forceinline__
+#define PR_HOST_FN __host__ __device__ inline
+#define PR_SCALAR __device__ __noinline__  // long scalar functions: one copy a kernel
 #define PR_SEARCH __device__ __forceinline__
 #define PR_LAMBDA
 #define PR_LEVEL cuda
 #elif defined(PR_EMULATE_CUDA)
 #define PR_FN inline
+#define PR_HOST_FN inline
+#define PR_SCALAR inline
 #define PR_SEARCH inline
 #define PR_LAMBDA
 #define PR_LEVEL emulated
 #else
 #define PR_FN inline __attribute__((always_inline))
+#define PR_SCALAR inline __attribute__((always_inline))
 #define PR_SEARCH inline  // long functions of a whole row, that several ops of a file may share
 #define PR_LAMBDA __attribute__((always_inline))
 #ifndef PR_LEVEL

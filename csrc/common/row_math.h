@@ -52,6 +52,19 @@ PR_SEARCH double norm2(Row& row, F f, A... arrays) {
   return double(most) * square_root(ratio);
 }
 
+// Multiplies by a number that may be out of C's range, as 1 / ‖x‖ is for the tiniest and the largest rows: by two factors that
+// are not.
+template <class C>
+struct Factor {
+  C first, second;
+  PR_FN explicit Factor(double value) : first(1), second(C(value)) {
+    constexpr double kEdge = sizeof(C) == 4 ? 0x1p100 : 0x1p900;
+    if (value > kEdge) first = C(kEdge), second = C(value / kEdge);
+    if (value < 1 / kEdge) first = C(1 / kEdge), second = C(value * kEdge);
+  }
+  PR_FN C operator()(C v) const { return v * first * second; }
+};
+
 // The level τ of a soft threshold, as found by the searches below.
 struct Level {
   double tau;
@@ -72,7 +85,10 @@ PR_SEARCH double newton_threshold(Row& row, double mass, double tau, double coun
       return Two<C>{positive(excess), excess > C(0) ? C(1) : C(0)};
     });
     if (!(above.first - above.first == 0)) return not_a_number<C>();
-    if (above.second == 0) break;
+    if (above.second == 0) {  // rounding put the level too high; just below the largest f the excess is exact
+      tau = next_below(row.most([f](C v, int64_t) PR_LAMBDA { return f(v); }, position()).value);
+      continue;
+    }
     tau = double(level) + (above.first - mass) / above.second;
     // Done when the active set stayed, or when what is left to correct is below the rounding of the sum itself.
     if (above.second == count || absolute(above.first - mass) <= kTolerance * mass) break;
@@ -90,17 +106,15 @@ PR_SEARCH Level find_threshold(Row& row, double mass, bool ball, F f) {
   using C = typename Row::Compute;
   if (!(mass >= 0)) return {0, false};
   C scale = 1;
-  double sum = row.sum(f);
-  if (!(sum - sum == 0)) {  // NaN, ±Inf, or an overflow of the partial sums
-    if (!finite(row.max(f))) return {0, false};
+  for (;;) {
+    const auto scaled = [f, scale](C v) PR_LAMBDA { return f(v) * scale; };
+    const double sum = row.sum(scaled), target = mass * scale, size = double(row.size());
+    if (ball && sum <= target) return {0, true};
+    const double tau = newton_threshold(row, target, (sum - target) / size, size, kMostNewtonSteps, scaled);
+    if (tau - tau == 0) return {tau / double(scale), true};
+    if (scale != C(1) || !finite(row.max(f))) return {0, false};  // NaN or ±Inf; else sums or differences overflowed
     scale = downscale<C>();
-    sum = row.sum([f, scale](C v) PR_LAMBDA { return f(v) * scale; });
   }
-  if (ball && sum <= mass * scale) return {0, true};
-  const double size = double(row.size()), start = (sum - mass * scale) / size;
-  const auto scaled = [f, scale](C v) PR_LAMBDA { return f(v) * scale; };
-  const double tau = newton_threshold(row, mass * scale, start, size, kMostNewtonSteps, scaled);
-  return {tau / double(scale), tau - tau == 0};
 }
 
 // What an op writes to a row whose result is undefined: NaN in every element.

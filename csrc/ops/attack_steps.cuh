@@ -20,7 +20,8 @@ struct AttackSeed {
     using C = typename Row::Compute;
     row.load(row.in(a.logits));
     const int64_t label = row_value<Row, const int64_t>(row, a.labels);
-    const C at_label = C(row.sum([label](C z, int64_t i) PR_LAMBDA { return i == label ? z : C(0); }, position()));
+    const C at_label = C(row.sum(  // NaN where any logit is, for the maximum below passes over it
+        [label](C z, int64_t i) PR_LAMBDA { return i == label || !(z == z) ? z : C(0); }, position()));
     const auto other = row.most([label](C z, int64_t i) PR_LAMBDA { return i == label ? -infinity<C>() : z; }, position());
     const C top = other.value;
     const C margin = a.targeted ? top - at_label : at_label - top;
@@ -48,7 +49,7 @@ struct PgdStep {
   static PR_FN void run(Row& row, const PgdArgs& a) {
     using C = typename Row::Compute;
     const C eps = row.scalar(a.eps), step = row.scalar(a.step_size), low = C(a.low), high = C(a.high);
-    if (!(eps >= C(0))) return write_nan(row, a.out);
+    if (!(eps >= C(0) && step >= C(0))) return write_nan(row, a.out);
     if (a.p > 1e300) {  // no row quantity is needed
       return row.map(
           [=](C g, C adv, C x, C& o) PR_LAMBDA {
@@ -61,8 +62,8 @@ struct PgdStep {
     if (a.p == 2) {
       const double norm = kept_norm(row, 2);
       if (!finite(norm)) return write_nan(row, a.out);
-      const C length = norm > 0 ? C(double(step) / norm) : C(0);
-      row.load([length](C g, C adv, C x) PR_LAMBDA { return adv + length * g - x; }, row.in(a.grad), row.in(a.adv),
+      const Factor<C> length(norm > 0 ? double(step) / norm : 0);
+      row.load([length](C g, C adv, C x) PR_LAMBDA { return adv + length(g) - x; }, row.in(a.grad), row.in(a.adv),
                row.in(a.inputs));
       const double size = kept_norm(row, 2);
       const C factor = size > double(eps) ? C(double(eps) / size) : C(1);

@@ -53,6 +53,10 @@ struct PrimalDualStep {
   }
 
  private:
+  // Where Newton's method stops, relative.
+  template <class C>
+  static constexpr double kPrecision = sizeof(C) == 4 ? 0x1p-22 : 0x1p-50;
+
   template <class V, class Row>
   static PR_FN V& value(const Row& row, const void* values) {
     return static_cast<V*>(const_cast<void*>(values))[row.index()];
@@ -78,10 +82,11 @@ struct PrimalDualStep {
   // The moments' update and the step r − m̂ / w inside the box, in units of the box width.
   template <class C>
   struct Advance {
-    C scale, pull, beta1, beta2, correction, low, high, width, inverse_width;
+    Factor<C> scale, pull;
+    C beta1, beta2, correction, low, high, width, inverse_width;
     Metric<C> w;
     PR_FN C operator()(C g, C adv, C x, C& m, C& v) const {
-      const C gradient = g * scale + (adv - x) * pull;
+      const C gradient = scale(g) + pull(adv - x);
       m = beta1 * m + (C(1) - beta1) * gradient;
       v = beta2 * v + (C(1) - beta2) * gradient * gradient;
       return (clamp(adv - width * (m * correction) / w(v), low, high) - x) * inverse_width;
@@ -90,8 +95,8 @@ struct PrimalDualStep {
   template <class C>
   static PR_FN Advance<C> advance(const StepArgs& a, double scale, double pull) {
     const double width = a.high - a.low;
-    return {C(scale),  C(pull),   C(a.beta1), C(a.beta2),   C(1 / a.correction1),
-            C(a.low), C(a.high), C(width),   C(1 / width), metric<C>(a)};
+    return {Factor<C>(scale), Factor<C>(pull), C(a.beta1), C(a.beta2),   C(1 / a.correction1),
+            C(a.low),         C(a.high),       C(width),   C(1 / width), metric<C>(a)};
   }
 
   template <class Row>
@@ -148,7 +153,7 @@ struct PrimalDualStep {
       const double rise = (above.first - rho) / above.second;
       if (step == 0 && rise <= 0) return 0;
       level = double(t) + rise;
-      if (above.second == active || absolute(above.first - rho) <= 0x1p-22 * rho) break;
+      if (above.second == active || absolute(above.first - rho) <= kPrecision<C> * rho) break;
       active = above.second;
     }
     return level;
@@ -159,7 +164,7 @@ struct PrimalDualStep {
   template <class Row, class W, class V>
   static PR_FN double l2_size(Row& row, W w, V v_now, double rho) {
     using C = typename Row::Compute;
-    if (!(rho > 0)) return 1e30;
+    if (!(rho > 0)) return 1;  // u = r, whatever the size
     double size = 0;
     const C weight = C(rho);
     for (int step = 0; step < 50; ++step) {
@@ -173,7 +178,7 @@ struct PrimalDualStep {
       if (!(at.first > 1) || !(at.second > 0)) break;
       const double rise = at.first * (square_root(at.first) - 1) / at.second;
       size = double(s) + rise;
-      if (rise <= 0x1p-22 * size) break;
+      if (rise <= kPrecision<C> * size) break;
     }
     return size;
   }
@@ -204,10 +209,10 @@ struct PrimalDualStep {
     }
     const C threshold = C(2 * rho);
     for (int64_t c = 0; c < a.channels; ++c) {
-      row.each([threshold](C size, C x, C& adv) PR_LAMBDA { adv = size > threshold ? adv : x; },
+      row.each([threshold](C size, C x, C& adv) PR_LAMBDA { adv = size <= threshold ? x : adv; },
                row.in_plane(a.inputs, c, a.channels), row.inout_plane(a.adv, c, a.channels));
     }
-    return C(row.sum([threshold](C size) PR_LAMBDA { return size > threshold ? C(1) : C(0); }));
+    return C(row.sum([threshold](C size) PR_LAMBDA { return size > threshold ? C(1) : (size <= threshold ? C(0) : size); }));
   }
 };
 

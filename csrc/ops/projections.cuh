@@ -43,8 +43,8 @@ struct ProjectL2Ball {
     const double radius = row.scalar(a.radius);
     const double norm = norm2(row, [](C v) PR_LAMBDA { return v; });
     if (!(radius >= 0) || !finite(norm)) return write_nan(row, a.out);
-    const C factor = norm <= radius ? C(1) : C(radius / norm);
-    row.each([factor](C v, C& o) PR_LAMBDA { o = v * factor; }, row.out(a.out));
+    const Factor<C> factor(norm <= radius ? 1 : radius / norm);
+    row.each([factor](C v, C& o) PR_LAMBDA { o = factor(v); }, row.out(a.out));
   }
 };
 
@@ -173,9 +173,10 @@ PR_SEARCH void write_sphere_projection(Row& row, void* out, double p, double rad
   }
   if (p == 2) {
     const double norm = norm2(row, [](C v) PR_LAMBDA { return v; });
-    const C factor = norm > 0 ? C(radius / norm) : C(0), first = norm > 0 ? C(0) : C(radius);
+    const Factor<C> factor(norm > 0 ? radius / norm : 0);
+    const C first = norm > 0 ? C(0) : C(radius);
     return row.each(
-        [factor, first](C v, int64_t i, C& o) PR_LAMBDA { o = v * factor + (i == 0 ? first : C(0)); },
+        [factor, first](C v, int64_t i, C& o) PR_LAMBDA { o = factor(v) + (i == 0 ? first : C(0)); },
         position(), row.out(out));
   }
   const C limit = C(radius), most = row.max([](C v) PR_LAMBDA { return v; });

@@ -14,7 +14,7 @@ struct ProxL0 {
     using C = typename Row::Compute;
     const C weight = row.scalar(a.weight);
     if (!(weight >= C(0))) return write_nan(row, a.out);
-    const C threshold = square_root(C(2) * weight);
+    const C threshold = C(square_root(2 * double(weight)));
     row.map([threshold](C v, C& o) PR_LAMBDA { o = absolute(v) <= threshold ? C(0) : v; }, row.in(a.x), row.out(a.out));
   }
 };
@@ -64,7 +64,7 @@ struct ProxL0Group {
   static PR_FN void run(Row& row, const GroupProxArgs& a) {
     using C = typename Row::Compute;
     const C weight = row.scalar(a.weight);
-    const C threshold = weight >= C(0) ? square_root(C(2) * weight) : not_a_number<C>();
+    const C threshold = weight >= C(0) ? C(square_root(2 * double(weight))) : not_a_number<C>();
     if (a.by_max) {
       load_group_maxima(row, a.x, a.channels);
     } else {

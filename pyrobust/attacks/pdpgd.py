@@ -162,24 +162,20 @@ def _terms(penalty: Penalty | Weighted) -> Weighted:
 def _penalty_step(
     state: PrimalDualState, inputs: Tensor, grad: Tensor, margin: Tensor, options: StepOptions, terms: Weighted
 ) -> None:
-    """pdpgd_step_ for a function of which only the prox in the plain metric is known: w is replaced by its mean over the row for it."""
+    """pdpgd_step_ for a function of which only the prox in the plain metric is known: plain steps with momentum, w = 1 / step_size."""
     low, high = options.bounds
     width = high - low
     better = (margin < 0) & (state.distance < state.best_distance)
     state.best.copy_(torch.where(rows_like(better, inputs), state.adv, state.best))
     state.best_distance.copy_(torch.where(better, state.distance, state.best_distance))
-    beta1, beta2 = options.betas
     wide = state.exp_avg.dtype
     grad = grad.to(wide) / rows_like(ops.lp_norm(grad, options.normalize), grad).clamp(min=torch.finfo(wide).tiny)
-    state.exp_avg.lerp_(grad, 1 - beta1)
-    state.exp_avg_sq.lerp_(grad.square(), 1 - beta2)
-    metric = ((state.exp_avg_sq / options.corrections[1]).sqrt() + 1e-8) / (options.step_size * width)
-    moved = (state.adv - state.exp_avg / options.corrections[0] / metric).clamp(low, high)
-    r = moved - inputs
+    state.exp_avg.lerp_(grad, 1 - options.betas[0])
+    step = options.step_size * width
+    r = (state.adv - step * state.exp_avg / options.corrections[0]).clamp(low, high) - inputs
     rho = state.dual_average / (1 - state.dual_average)
-    weight = rho / metric.flatten(1).mean(1)
     for share, _, prox in terms:
-        r = prox(r, share * weight)
+        r = prox(r, share * step * rho)
     state.adv.copy_((inputs + r).clamp(low, high))
     state.distance.copy_(_sum_of(terms)(state.adv - inputs))
     state.dual.add_(options.dual_step * margin.sign()).clamp_(-options.dual_limit, options.dual_limit)

@@ -152,7 +152,7 @@ def dual_normalize(z: Tensor, p: float) -> Tensor:
     most = z.abs().amax(1, keepdim=True)
     zero = most == 0
     if p == 1:
-        largest = z.abs() == most
+        largest = (z.abs() == most).to(z.dtype)
         v = largest / largest.sum(1, keepdim=True)
     else:
         q = p / (p - 1)

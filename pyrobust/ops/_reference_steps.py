@@ -41,7 +41,7 @@ def pgd_step(
         result = x + ref.project_l2_ball(target - x, eps, eps_rows)
     else:
         result = ref.project_l1_box(target, x, eps, eps_rows, low, high)
-    adv.copy_(result.clamp(low, high).reshape(adv.shape))
+    adv.copy_(torch.where(step >= 0, result.clamp(low, high), math.nan).reshape(adv.shape))
 
 
 def attack_seed(
@@ -76,7 +76,7 @@ def _prox(prox: int, r: Tensor, w: Tensor, rho: Tensor, channels: int) -> Tensor
         return (r.abs() - rho / w).clamp(min=0).copysign(r)
     if prox == 4:
         size = (w * r.square()).reshape(len(r), channels, -1).sum(1)
-        return torch.where((size > 2 * rho).repeat(1, channels), r, 0)
+        return torch.where((size <= 2 * rho).repeat(1, channels), 0, r)
     low, high = torch.zeros_like(rho), (r.abs().amax(1, keepdim=True) if prox == 3 else r.norm(dim=1, keepdim=True))
     for _ in range(200):
         middle = (low + high) / 2

@@ -32,6 +32,12 @@ def is_plain(*tensors: Tensor | None) -> bool:
     return True
 
 
+def mark_changed(*tensors: Tensor) -> None:
+    """Tell autograd that a native call wrote to these tensors, as the dispatcher does for an op's in-place arguments."""
+    if not torch.is_inference_mode_enabled():
+        torch.autograd.graph.increment_version(tensors)
+
+
 def row_shape(x: Tensor) -> tuple[int, int]:
     """(rows, elements a row) of a tensor: dimension 0 is the batch; a 1-D tensor is one row."""
     rows = x.shape[0] if x.ndim > 1 else 1
@@ -159,7 +165,8 @@ class RowOp:
             for i, tensor in zip(ctx.tensors_at, tensors, strict=True):
                 rest[i] = tensor
             assert vjp is not None
-            return (vjp(grad, x, y, *rest), *([None] * len(rest)))
+            wide = ROW_DTYPES[x.dtype]  # counts and sums over a row leave the range of float16
+            return (vjp(grad.to(wide), x.to(wide), y.to(wide), *rest).to(x.dtype), *([None] * len(rest)))
 
         register(
             name,
@@ -189,6 +196,7 @@ class RowOp:
             raise ValueError(f"{self.name}_: x: expected a tensor that does not require grad; {self.name} is differentiable")
         if is_plain(x):
             self.overwrite(x, *rest)
+            mark_changed(x)
         else:
             self._op_(x, *rest)
         return x

@@ -50,8 +50,30 @@ def project_linf_ball(grad: Tensor, x: Tensor, y: Tensor, *_: object) -> Tensor:
 
 
 def mask(grad: Tensor, x: Tensor, y: Tensor, *_: object) -> Tensor:
-    """Of an op that keeps or zeroes: where it kept."""
+    """Of an op that keeps or zeroes each value: where it kept."""
     return torch.where(y != 0, grad, 0)
+
+
+def _groups_kept(tensor: Tensor, channels: int) -> Tensor:
+    """Which places have a value that is not zero, (N, D / channels)."""
+    return (tensor.reshape(len(tensor), channels, -1) != 0).any(1)
+
+
+def prox_l0_group(
+    grad: Tensor, x: Tensor, y: Tensor, weight: float, weights: Tensor | None, channels: int, by_max: int
+) -> Tensor:
+    """Where the group was kept, the zeros in it included."""
+    g, result = _rows(x, grad, y)
+    return torch.where(_groups_kept(result, channels).repeat(1, channels), g, 0).reshape(x.shape)
+
+
+def project_l0_ball(
+    grad: Tensor, x: Tensor, y: Tensor, k: float, ks: Tensor | None, channels: int
+) -> Tensor:
+    """Where the group was kept; everywhere in a row with fewer than k groups that are not zero, since one more would be kept."""
+    g, flat, result = _rows(x, grad, x, y)
+    room = _groups_kept(flat, channels).sum(1, keepdim=True) < column(k, ks, flat).floor()
+    return torch.where(room | _groups_kept(result, channels).repeat(1, channels), g, 0).reshape(x.shape)
 
 
 def project_l1_box(

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from pyrobust.ops import _reference_steps as ref
 from pyrobust.ops._native import ROW_DTYPES, launch
-from pyrobust.ops._register import channels_of, check_like, check_rows, is_plain, register, row_shape, split_scalar
+from pyrobust.ops._register import (
+    channels_of, check_like, check_rows, is_plain, mark_changed, register, row_shape, split_scalar,
+)  # fmt: skip
 from pyrobust.ops.norms import check_exponent
 from pyrobust.ops.projections import sphere_norm
 
@@ -98,8 +100,12 @@ def pgd_step_(
         raise ValueError(f"pgd_step_: sparsity: expected a share in [0, 1], and 0 unless p = 1, got {sparsity} with p = {p}")
     low, high = _bounds("pgd_step_", bounds)
     scalars = (*split_scalar("pgd_step_", "eps", eps, adv), *split_scalar("pgd_step_", "step_size", step_size, adv))
-    run = _pgd_run if is_plain(adv, grad, inputs) else torch.ops.pyrobust.pgd_step_
-    run(adv, grad, inputs, *scalars, p, float(sparsity), low, high)
+    arguments = (adv, grad, inputs, *scalars, p, float(sparsity), low, high)
+    if is_plain(adv, grad, inputs):
+        _pgd_run(*arguments)
+        mark_changed(adv)
+    else:
+        torch.ops.pyrobust.pgd_step_(*arguments)
     return adv
 
 
@@ -248,12 +254,21 @@ def _primal_dual_step_(
     low, high = _bounds(name, options.bounds)
     normalize = options.normalize and check_exponent(name, options.normalize)
     channels = channels_of(name, state.adv, options.grouping) if prox == "l0" else 1
+    if channels > 1 and normalize not in (0, math.inf):
+        raise ValueError(f"{name}: normalize: expected 0 or inf for pixel groups, got {options.normalize}")
     constants = [
         options.step_size, float(normalize), *options.betas, *options.corrections, options.dual_step, options.dual_limit,
         options.dual_momentum, low, high,
     ]  # fmt: skip
-    run = _primal_dual_run if is_plain(state.adv, inputs, grad, margin) else torch.ops.pyrobust.primal_dual_step_
-    run(*state.tensors(), inputs, grad, margin, channels, _PROX[prox], int(options.adaptive), constants)
+    tensors = state.tensors()
+    if not all(t.is_contiguous() for t in tensors):
+        raise ValueError(f"{name}: state: expected contiguous tensors, as PrimalDualState.start makes them")
+    arguments = (*tensors, inputs, grad, margin.contiguous(), channels, _PROX[prox], int(options.adaptive), constants)
+    if is_plain(state.adv, inputs, grad, margin):
+        _primal_dual_run(*arguments)
+        mark_changed(*tensors)
+    else:
+        torch.ops.pyrobust.primal_dual_step_(*arguments)
     return state
 
 
@@ -383,12 +398,39 @@ def attack_seed(
         follow: push towards ``best_class``.
 
     Returns:
-        (seed like logits, margin (N,)).
+        (seed like logits, margin (N,)); the margin of a row with NaN is NaN.
+
+    Raises:
+        TypeError: dtype not supported.
+        ValueError: an argument's shape, dtype or device does not fit.
 
     Source: seed 003, eq. 5.2 and 5.3 (corrected).
     """
-    run = _seed_run if is_plain(logits) else torch.ops.pyrobust.attack_seed
-    return run(logits, labels, targets, best_class, state.distance, state.best_distance, targeted, follow)
+    check_rows("attack_seed", logits, "logits")
+    if logits.ndim != 2:
+        raise ValueError(f"attack_seed: logits: expected shape (N, K), got {tuple(logits.shape)}")
+    for argument, tensor in (("labels", labels), ("best_class", best_class), ("targets", targets)):
+        if tensor is None:
+            continue
+        if tensor.dtype != torch.int64 or tensor.shape != logits.shape[:1] or tensor.device != logits.device:
+            raise ValueError(
+                f"attack_seed: {argument}: expected torch.int64 ({len(logits)},) on {logits.device}, "
+                f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+            )
+    if not best_class.is_contiguous():
+        raise ValueError("attack_seed: best_class: expected a contiguous tensor")
+    if state.distance.dtype != ROW_DTYPES[logits.dtype] or state.distance.shape != labels.shape:
+        raise ValueError(
+            f"attack_seed: state: expected distances {ROW_DTYPES[logits.dtype]} ({len(logits)},) to go with {logits.dtype} logits, "
+            f"got {state.distance.dtype} {tuple(state.distance.shape)}"
+        )
+    labels, targets = labels.contiguous(), None if targets is None else targets.contiguous()
+    arguments = (logits, labels, targets, best_class, state.distance, state.best_distance, targeted, follow)
+    if not is_plain(logits):
+        return torch.ops.pyrobust.attack_seed(*arguments)
+    result = _seed_run(*arguments)
+    mark_changed(best_class)
+    return result
 
 
 __all__ = [

@@ -20,7 +20,7 @@ _SIMPLEX = RowOp("project_simplex", "float radius, Tensor? radii", ref.project_s
 _L1 = RowOp("project_l1_ball", "float radius, Tensor? radii", ref.project_l1_ball, vjp.project_l1_ball)
 _L2 = RowOp("project_l2_ball", "float radius, Tensor? radii", ref.project_l2_ball, vjp.project_l2_ball)
 _LINF = RowOp("project_linf_ball", "float radius, Tensor? radii", ref.project_linf_ball, vjp.project_linf_ball)
-_L0 = RowOp("project_l0_ball", "float k, Tensor? ks, int channels", ref.project_l0_ball, vjp.mask, channels=2)
+_L0 = RowOp("project_l0_ball", "float k, Tensor? ks, int channels", ref.project_l0_ball, vjp.project_l0_ball, channels=2)
 _L1_BOX = RowOp(
     "project_l1_box",
     "Tensor center, float radius, Tensor? radii, float low, float high",

@@ -18,7 +18,9 @@ _L0 = RowOp("prox_l0", _WEIGHT, ref.prox_l0, vjp.mask)
 _L1 = RowOp("prox_l1", _WEIGHT, ref.prox_l1, vjp.prox_l1)
 _L2 = RowOp("prox_l2", _WEIGHT, ref.prox_l2, vjp.prox_l2)
 _LINF = RowOp("prox_linf", _WEIGHT, ref.prox_linf, vjp.prox_linf)
-_L0_GROUP = RowOp("prox_l0_group", f"{_WEIGHT}, int channels, int by_max", ref.prox_l0_group, vjp.mask, channels=2)
+_L0_GROUP = RowOp(
+    "prox_l0_group", f"{_WEIGHT}, int channels, int by_max", ref.prox_l0_group, vjp.prox_l0_group, channels=2
+)
 
 
 def _checked(name: str, x: Tensor, weight: float | Tensor) -> tuple[float, Tensor | None]:

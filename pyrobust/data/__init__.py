@@ -1,0 +1,8 @@
+"""Data sets as tensors: scikit-learn's digits and NPZ files."""
+
+from pyrobust.data.container import Data
+from pyrobust.data.digits import digits
+from pyrobust.data.loading import load
+from pyrobust.data.npz import load_npz
+
+__all__ = ["Data", "digits", "load", "load_npz"]

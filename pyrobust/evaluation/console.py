@@ -1,0 +1,254 @@
+"""The commands ``evaluate`` and ``compare``: options in, a live display and tables out."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import nn
+
+import pyrobust
+from pyrobust._checks import norm_name
+from pyrobust.cli import print_info
+from pyrobust.evaluation import display
+from pyrobust.evaluation.compare import compare_runs
+from pyrobust.evaluation.report import REPORT
+from pyrobust.evaluation.runner import evaluate
+from pyrobust.evaluation.store import MANIFEST, check_folder
+from pyrobust.models import digits_cnn, load_weights, save_weights
+
+# The default job: a hundred steps are enough to find perturbations near the smallest on so small a network.
+DEFAULT_STEPS = 100
+WEIGHTS = "model.safetensors"
+
+app = typer.Typer(
+    name="pyrobust",
+    help="Measure the adversarial robustness of PyTorch classifiers.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; returns the exit status. Wrong usage is told in one line; other errors are the caller's."""
+    try:
+        return app(args=arguments or ["--help"], prog_name="pyrobust", standalone_mode=False) or 0
+    except typer.Abort as stop:
+        raise KeyboardInterrupt from stop
+    except Exception as error:
+        # typer's usage errors come from click or, in newer versions, from its own copy of it: known by their method.
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"error: {error.format_message()} (see pyrobust --help)", file=sys.stderr)
+        return 2
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pyrobust {pyrobust.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def info() -> None:
+    """Print versions, how the native core was built, and the devices it sees."""
+    print_info()
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[
+        str | None, typer.Option(help="package.module:factory of the network; default: one trained on digits.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights for it: safetensors, or a state dict saved by torch.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="NPZ file, name of one under $PYROBUST_DATA, or 'digits'.")] = None,
+    norm: Annotated[
+        list[str] | None, typer.Option(help="linf, l2, l1 or l0; repeat it or separate by commas. Default: all.")
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, or module:function; 'l2=NAME' for one norm; repeatable. Default: minimum-norm ones."),
+    ] = None,
+    eps: Annotated[
+        list[str] | None,
+        typer.Option(help="Budgets, also the table's thresholds: 0.01,0.02; with several norms linf=0.01,0.02."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of each attack; default: its own.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Evaluate the first so many; default: all.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 128,
+    device: Annotated[str | None, typer.Option(help="Default: a GPU where there is one, else the CPU.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    bounds: Annotated[str, typer.Option(help="Smallest and largest valid input value.")] = "0,1",
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME-TIME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Attack a network, verify what the attacks return, and write a robustness report.
+
+    Without options it evaluates a small network, trained on the spot on scikit-learn's digits.
+    """
+    console = Console()
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that modules in the current folder are found
+    if resume and out is None:
+        raise ValueError("--resume needs --out, the folder of the run")
+    if model is None and (weights is not None or data is not None):
+        raise ValueError("--model is missing: --weights and --data belong to a model")
+    if model is not None and data is None:
+        raise ValueError("--data is missing: which data is the model to be evaluated on?")
+    norms = [norm_name(_number(n)) for n in _split(norm)] or ["linf", "l2", "l1", "l0"]
+    attacks = _attacks(_split(attack), norms)
+    budgets = _budgets(eps or [], norms)
+    box = _floats(bounds, "bounds")
+    if len(box) != 2:
+        raise ValueError(f"--bounds: expected two numbers such as 0,1, got {bounds!r}")
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    name = "digits CNN" if model is None else model.rpartition(":")[2]
+    folder = out or Path("runs") / f"{name.replace(' ', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    check_folder(folder, resume)
+    threads = torch.get_num_threads()
+    try:
+        if model is None:
+            # Batches of so small a network are too little work to share: more threads gain nothing on an idle
+            # machine and wait for each other on a busy one.
+            torch.set_num_threads(1)
+            network = _trained(seed, console)
+            steps = DEFAULT_STEPS if steps is None and attacks is None else steps
+        else:
+            network = _built(model, weights, seed)
+        with display.progress_display(console) as progress:
+            report = evaluate(
+                network.to(target),
+                data or "digits",
+                norms=norms,
+                attacks=attacks,
+                steps=steps,
+                eps=budgets,
+                samples=samples,
+                batch_size=batch_size,
+                device=target,
+                seed=seed,
+                bounds=(box[0], box[1]),
+                out=folder,
+                resume=resume,
+                progress=progress,
+                name=name,
+            )
+    except KeyboardInterrupt:
+        hint = f"; the same command with --out {folder} --resume goes on" if (folder / MANIFEST).exists() else ""
+        print(f"error: interrupted{hint}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        torch.set_num_threads(threads)
+    if model is None:
+        save_weights(network, folder / WEIGHTS)
+    display.print_report(console, report)
+    console.print(f"report: [bold]{os.fspath(folder / REPORT)}[/bold]", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of two or more finished runs on the same data.")],
+    out: Annotated[Path, typer.Option(help="Folder for the comparison.")] = Path("comparison"),
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 2000,
+    confidence: Annotated[float, typer.Option(help="Of the intervals, between 0 and 1.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Overlay the curves of runs, with paired bootstrap intervals and the crossings between them."""
+    console = Console()
+    comparison = compare_runs(runs, resamples=resamples, confidence=confidence, seed=seed)
+    path = comparison.save(out)
+    display.print_comparison(console, comparison)
+    console.print(f"comparison: [bold]{os.fspath(path)}[/bold]", soft_wrap=True)
+
+
+def _trained(seed: int, console: Console) -> nn.Module:
+    """The default network. A resumed run trains it again: the same seed gives the same bits, which is checked."""
+    told = "training a small network on digits"
+    with console.status(told) as status:
+        return digits_cnn(seed, progress=lambda done, of: status.update(f"{told}, epoch {done}/{of}"))
+
+
+def _built(reference: str, weights: Path | None, seed: int) -> nn.Module:
+    """Call the factory ``package.module:factory``, load its weights, and put it in evaluation mode."""
+    module_name, _, attribute = reference.rpartition(":")
+    if not module_name:
+        raise ValueError(f"--model: expected package.module:factory, got {reference!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--model: cannot import {module_name}: {error}") from error
+    factory = getattr(module, attribute, None)
+    if factory is None:
+        raise ValueError(f"--model: {module_name} has no {attribute!r}")
+    torch.manual_seed(seed)
+    network = factory if isinstance(factory, nn.Module) else factory()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"--model: {reference} gave {type(network).__name__}, not a torch.nn.Module")
+    if weights is not None:
+        load_weights(network, weights)
+    return network.eval()
+
+
+def _split(values: Iterable[str] | None) -> list[str]:
+    return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+def _number(norm: str) -> str | float:
+    return float(norm) if norm in ("0", "1", "2", "inf") else norm
+
+
+def _floats(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"--{option}: expected numbers separated by commas, got {text!r}") from None
+
+
+def _attacks(given: list[str], norms: list[str]) -> Any:
+    """None, a list of names for all norms, or a mapping from norm to names where any is written ``norm=name``."""
+    if not any("=" in name for name in given):
+        return given or None
+    found: dict[str, list[str]] = {norm: [] for norm in norms}
+    for entry in given:
+        norm, separator, name = entry.partition("=")
+        if not separator:
+            raise ValueError(f"--attack: {entry!r} names no norm while others do; write norm=name for all or for none")
+        if norm_name(_number(norm)) not in found:
+            raise ValueError(f"--attack: {entry!r} is for a norm that is not evaluated")
+        found[norm_name(_number(norm))].append(name)
+    return found
+
+
+def _budgets(given: list[str], norms: list[str]) -> Any:
+    """None, a list for the one norm, or a mapping from norm to list where it is written ``norm=values``."""
+    if not given:
+        return None
+    if not any("=" in text for text in given):
+        return [value for text in given for value in _floats(text, "eps")]
+    found: dict[str, list[float]] = {}
+    for text in given:
+        norm, separator, values = text.partition("=")
+        if not separator:
+            raise ValueError(f"--eps: {text!r} names no norm while others do; write norm=values")
+        found.setdefault(norm_name(_number(norm)), []).extend(_floats(values, "eps"))
+    return found

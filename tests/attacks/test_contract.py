@@ -1,0 +1,158 @@
+"""What every attack promises: nothing that was passed is changed, bad input is named, and results repeat bit for bit."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from pyrobust.attacks import fgm, pdgd, pdpgd, pgd
+
+from . import models
+
+ATTACKS = {
+    "fgm": functools.partial(fgm, eps=0.1),
+    "pgd": functools.partial(pgd, eps=0.1, steps=5, restarts=2),
+    "pdgd": functools.partial(pdgd, steps=60),
+    **{f"pdpgd-{norm}": functools.partial(pdpgd, norm=norm, steps=60, restarts=2) for norm in models.NORMS},
+}
+every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(128, 4)
+    )
+
+
+@every_attack
+@pytest.mark.parametrize("eval_mode", [True, False])
+def test_nothing_is_left_behind(attack, eval_mode):
+    model, x = network(), models.inputs()
+    model[3].eval()
+    labels = model.eval()(x).argmax(1)
+    model.train()
+    model[3].eval()
+    before_x, before_labels = x.clone(), labels.clone()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [module.training for module in model.modules()]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state = torch.random.get_rng_state()
+    attack(model, x, labels, eval_mode=eval_mode)
+    assert torch.equal(x, before_x)
+    assert torch.equal(labels, before_labels)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == flags
+    assert all(torch.equal(p.grad, torch.ones_like(p)) and p.requires_grad for p in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert x.grad is None
+    assert not x.requires_grad
+
+
+@every_attack
+def test_the_mode_of_the_model_is_honoured(attack):
+    model, x = network().train(), models.inputs()
+    labels = model.eval()(x).argmax(1)
+    model.train()
+    assert not torch.equal(attack(model, x, labels), attack(model, x, labels, eval_mode=False))
+
+
+@every_attack
+def test_the_same_call_gives_the_same_bits(attack):
+    model, x = network().eval(), models.inputs()
+    labels = model(x).argmax(1)
+    assert torch.equal(attack(model, x, labels, seed=3), attack(model, x, labels, seed=3))
+
+
+@every_attack
+def test_misclassified_samples_come_back_unchanged(attack):
+    model, x = network().eval(), models.inputs()
+    labels = model(x).argmax(1)
+    labels[::2] = (labels[::2] + 1) % 4
+    adv = attack(model, x, labels)
+    assert torch.equal(adv[::2], x[::2])
+    assert not torch.equal(adv[1::2], x[1::2])
+
+
+@every_attack
+def test_any_input_shape_and_two_classes(attack):
+    for shape in ((7,), (2, 5), (2, 3, 4, 2)):
+        torch.manual_seed(1)
+        x = 0.4 + 0.2 * torch.rand(6, *shape)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 2))
+        labels = model(x).argmax(1)
+        adv = attack(model, x, labels)
+        assert adv.shape == x.shape
+        assert adv.isfinite().all()
+
+
+@every_attack
+def test_autocast_models_and_half_inputs(attack):
+    model, x = network().eval(), models.inputs()
+    labels = model(x).argmax(1)
+
+    def cast(z):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(z)
+
+    labels = cast(x).argmax(1)
+    adv = attack(cast, x, labels)
+    assert adv.dtype == torch.float32
+    assert not torch.equal(adv, x)
+    half = models.inputs(dtype=torch.bfloat16)
+    adv = attack(model.bfloat16(), half, model(half).argmax(1))
+    assert adv.dtype == torch.bfloat16
+    assert adv.min() >= 0
+    assert adv.max() <= 1
+
+
+@every_attack
+def test_a_model_that_returns_nan_is_not_reported_as_fooled(attack):
+    model, x = network().eval(), models.inputs()
+    labels = model(x).argmax(1)
+    calls = []
+
+    def broken(z):
+        calls.append(1)
+        return model(z) * (torch.nan if len(calls) > 1 else 1.0)
+
+    adv = attack(broken, x, labels)
+    if attack.func in (pdgd, pdpgd):
+        assert torch.equal(adv, x)
+
+
+X, Y = models.inputs(4), torch.zeros(4, dtype=torch.int64)
+BAD = {
+    "inputs: expected a torch.Tensor": (X.numpy(), Y, {}),
+    "inputs: expected a floating dtype": (X.int(), Y, {}),
+    "inputs: expected shape": (X.flatten(), Y, {}),
+    "inputs: expected a non-empty batch": (X[:0], Y[:0], {}),
+    "inputs: expected finite values": (X.masked_fill(X > 0.5, torch.nan), Y, {}),
+    "inputs: expected values inside bounds": (X + 1, Y, {}),
+    "labels: expected dtype torch.int64": (X, Y.int(), {}),
+    "labels: expected shape": (X, Y[:3], {}),
+    "labels: expected 0 <= label < 4": (X, Y + 4, {}),
+    "labels: expected 0 <= label": (X, Y - 1, {}),
+    "bounds: expected finite low < high": (X, Y, {"bounds": (1.0, 0.0)}),
+    "bounds: expected a pair": (X, Y, {"bounds": 1.0}),
+    "sample_ids: expected": (X, Y, {"sample_ids": Y[:2]}),
+}
+
+
+@every_attack
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_named(attack, message):
+    inputs, labels, options = BAD[message]
+    with pytest.raises((TypeError, ValueError), match=message.replace("(", "\\(")):
+        attack(network(), inputs, labels, **options)
+
+
+@every_attack
+def test_a_model_without_logits_is_named(attack):
+    for output in (lambda z: z, lambda z: z.flatten(1)[:, :1], lambda z: z.sum()):
+        with pytest.raises(ValueError, match="model: expected logits"):
+            attack(output, X, Y)
