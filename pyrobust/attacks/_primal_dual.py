@@ -68,7 +68,8 @@ def thesis_schedule(step_size: float) -> Schedule:
 
 
 THESIS_STEP_SIZES = (0.01, 0.05, 0.1, 0.5, 1.0)
-_FEW_STEPS = 50  # too few to share out
+_SHORTEST_RUN = 40
+_SHORTEST_LAST_RUN = 120
 
 
 class Run(NamedTuple):
@@ -82,9 +83,12 @@ class Run(NamedTuple):
 
 
 def plan(steps: int, schedule: Schedule, classes: int) -> list[Run]:
-    """Share the steps out to runs. Two classes leave nothing to explore."""
-    length = int(schedule.share * steps)
-    explore = min(schedule.explore, classes - 1) if steps >= _FEW_STEPS and classes > 2 else 0
+    """Share the steps out to runs, as far as they go: runs that are too short to settle cost more than another class gains."""
+    length = max(_SHORTEST_RUN, int(schedule.share * steps))
+    last = max(_SHORTEST_LAST_RUN, steps - schedule.explore * length)
+    explore = min(schedule.explore, classes - 1, (steps - last) // length)
+    if explore < 2:  # the first class is the one that a single run would find
+        return [Run(steps, None)]
     return [Run(length, rank) for rank in range(explore)] + [Run(steps - explore * length, None)]
 
 

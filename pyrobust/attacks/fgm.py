@@ -37,3 +37,6 @@ def fgm(
         model, inputs, labels, eps=eps, norm=norm, steps=1, step_size=eps, random_start=False, loss=loss, sparsity=sparsity,
         targeted=targeted, bounds=bounds, seed=seed, sample_ids=sample_ids, callback=callback, eval_mode=eval_mode,
     )  # fmt: skip
+
+
+fgm.norms = ("l1", "l2", "linf")  # type: ignore[attr-defined]  # read by the evaluation before it calls

@@ -62,3 +62,6 @@ def pdgd(
         model, inputs, labels, step, lambda r: ops.lp_norm(r, 2), schedule, steps=steps, restarts=restarts, targeted=targeted,
         bounds=bounds, grouping="value", seed=seed, sample_ids=sample_ids, callback=callback, eval_mode=eval_mode,
     )  # fmt: skip
+
+
+pdgd.norms = ("l2",)  # type: ignore[attr-defined]  # read by the evaluation before it calls

@@ -34,21 +34,15 @@ def test_results_stay_in_ball_and_box(norm, name, binding):
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_pgd_never_succeeds_before_the_distance_and_mostly_beyond(norm, loss):
+@pytest.mark.parametrize("norm", NORMS)
+def test_pgd_never_succeeds_before_the_distance(norm, loss):
     model, x = models.linear(5), models.inputs()
     labels = model(x).argmax(1)
     distance = model.nearest(x, labels, norm, (0.0, 1.0))[0]
-    successes = []
-    for index in range(len(x)):
+    for index in range(0, len(x), 4):
         one = slice(index, index + 1)
-        for share in (0.98, 1.1):
-            eps = share * distance[index].item()
-            adv = pgd(model, x[one], labels[one], norm=norm, eps=eps, steps=50, loss=loss, restarts=2)
-            successes.append(fooled(model, adv, labels[one]).item())
-    assert not any(successes[::2])
-    # Ascent may run towards a class whose boundary is out of reach.
-    assert sum(successes[1::2]) >= 0.75 * len(x)
+        adv = pgd(model, x[one], labels[one], norm=norm, eps=0.98 * distance[index].item(), steps=50, loss=loss, restarts=2)
+        assert not fooled(model, adv, labels[one]).item()
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
@@ -91,22 +85,23 @@ def test_targets_are_approached():
 
 
 def test_a_loss_of_clean_and_perturbed_logits():
-    model, x, labels = models.two_sided(False)
+    model, x = models.linear(2), models.inputs()
+    model.weight[1] = -model.weight[0]  # one singular vector, to which ascent turns at once
+    labels = model(x).argmax(1)
     seen = []
 
     def distance(clean, perturbed):
         seen.append((clean.shape, perturbed.requires_grad))
         return (perturbed - clean).norm(dim=1)
 
-    adv = pgd(model, x, labels, norm="l2", eps=0.5, steps=5, loss=distance)
-    assert seen == [((len(x), 2), True)] * 5
-    start = pgd(model, x, labels, norm="l2", eps=0.5, steps=5)
-    assert not torch.equal(adv, start)
+    adv = pgd(model, x, labels, norm="l2", eps=0.1, steps=60, loss=distance)
+    assert seen == [((len(x), 2), True)] * 60
     moved = (model(adv) - model(x)).norm(dim=1)
-    weight = model.weight
-    largest = torch.linalg.svdvals(weight)[0] * 0.5
-    same = ~fooled(model, adv, labels)  # the others came back when they were found
-    assert (moved[same] >= 0.95 * largest).all()
+    # The largest change of the logits is that along the first singular vector; fooled samples stopped where they were found.
+    largest = 0.1 * torch.linalg.svdvals(model.weight)[0]
+    same = ~fooled(model, adv, labels)
+    assert same.any()
+    assert (moved[same] >= 0.98 * largest).all()
 
 
 def test_starts_are_keyed_by_seed_and_sample():

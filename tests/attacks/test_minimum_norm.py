@@ -15,7 +15,7 @@ from pyrobust.attacks import pdgd, pdpgd
 from . import models
 
 ATTACKS = [(pdpgd, norm) for norm in models.NORMS] + [(pdgd, "l2")]
-EXCESS = {"linf": 1.01, "l2": 1.01, "l1": 1.02, "l0": 1.0}
+EXCESS = {"linf": 1.01, "l2": 1.02, "l1": 1.02, "l0": 1.0}
 ROUNDING = 1e-5
 
 
@@ -107,6 +107,8 @@ def test_the_scale_of_the_logits_does_not_matter(case, scale):
 
 def test_pixels_and_values_are_different_goals():
     model, x, labels = models.two_sided(False)
+    model.bias[0] += 6.0  # far from the boundary: several pixels have to change
+    labels = torch.zeros_like(labels)
     by_pixel = pdpgd(model, x, labels, norm="l0", steps=200)
     by_value = pdpgd(model, x, labels, norm="l0", steps=200, grouping="value")
     assert row_norm(by_pixel - x, "l0", 3).mean() < row_norm(by_value - x, "l0", 3).mean()
@@ -115,7 +117,7 @@ def test_pixels_and_values_are_different_goals():
 
 def test_restarts_never_hurt_and_are_keyed_by_sample():
     model, x = models.union()
-    labels = torch.zeros(len(x), dtype=torch.int64)
+    labels = torch.zeros(len(x), dtype=torch.int64)  # a later start may meet a nearer half-space of the union
     once = row_norm(pdpgd(model, x, labels, norm="l2", steps=60) - x, "l2")
     more = pdpgd(model, x, labels, norm="l2", steps=60, restarts=3, seed=1)
     assert (row_norm(more - x, "l2") <= once).all()
