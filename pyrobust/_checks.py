@@ -59,7 +59,8 @@ def check_inputs(inputs: Tensor, bounds: Bounds) -> None:
 
 
 def check_labels(labels: Tensor, inputs: Tensor, num_classes: int | None = None) -> None:
-    """Raise unless ``labels`` is int64 (N,) on the device of ``inputs``, within [0, num_classes) where that is known."""
+    """Raise unless ``labels`` is int64 (N,) on the device of ``inputs``, within [0, num_classes) where that is
+    known."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels: expected a torch.Tensor, got {type(labels).__name__}")
     if labels.dtype != torch.int64:

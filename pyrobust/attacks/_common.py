@@ -16,7 +16,8 @@ Model = Callable[[Tensor], Tensor]
 
 @contextmanager
 def undisturbed(model: Model, eval_mode: bool = True) -> Iterator[None]:
-    """Run the model in evaluation mode (or as it is), and leave its training flags, buffers and the random state as found."""
+    """Run the model in evaluation mode (or as it is), and leave its training flags, buffers and the random state as
+    found."""
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
             training = [module for module in model.modules() if module.training]
@@ -70,11 +71,9 @@ def clean_logits(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
     return logits
 
 
-def logits_and_grad(
-    model: Model, adv: Tensor, gradient_at: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """One forward and one backward pass: the logits at ``adv``, and the gradient there of a loss whose gradient with respect to
-    the logits is ``gradient_at(logits)``."""
+def logits_and_grad(model: Model, adv: Tensor, gradient_at: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """One forward and one backward pass: the logits at ``adv``, and the gradient there of a loss whose gradient with
+    respect to the logits is ``gradient_at(logits)``."""
     point = adv.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(point)

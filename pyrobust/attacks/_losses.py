@@ -23,7 +23,8 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Difference of logits ratio: (max_{i ≠ y} z_i − z_y) / (z_π1 − z_π3), π the order of the logits (Croce and Hein 2020, eq. 6)."""
+    """Difference of logits ratio: (max_{i ≠ y} z_i − z_y) / (z_π1 − z_π3), π the order of the logits (Croce and Hein
+    2020, eq. 6)."""
     if logits.shape[1] < 3:
         raise ValueError(f'loss: "dlr" is defined for 3 classes or more, the model has {logits.shape[1]}; use "margin"')
     top = logits.topk(3, dim=1).values

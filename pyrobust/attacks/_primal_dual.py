@@ -2,9 +2,11 @@
 
 How it differs from seed 003's algorithms 2 and 3, each by measurement (see the strength benchmark):
 
-- The minimum that is found depends more on the class that the attack runs into than on how long it runs. So a share of the steps is spent on short
+- The minimum that is found depends more on the class that the attack runs into than on how long it runs. So a share of
+the steps is spent on short
   runs towards each of the most likely classes; the last, longest run aims at the class of the best point so far.
-- Each row's gradient is divided by its dual norm, so that λ₁ / λ₂ near 1 balances norm and loss whatever the scale of the logits.
+- Each row's gradient is divided by its dual norm, so that λ₁ / λ₂ near 1 balances norm and loss whatever the scale of
+the logits.
 - The surrogate is a hinge that stops pushing once the point is adversarial; the norm alone acts there.
 - The prox is taken exactly in the metric of Adam's step, not by sub-iterations.
 """
@@ -40,7 +42,8 @@ class Schedule:
         share: of the steps, spent on each of those.
         betas: of Adam.
         normalize: exponent of the norm that divides each row's gradient; 0: none.
-        dual_steps: first and last step of log(λ₂ / λ₁), falling linearly; divided by the steps of the run where ``dual_per_run``.
+        dual_steps: first and last step of log(λ₂ / λ₁), falling linearly; divided by the steps of the run where
+            ``dual_per_run``.
         dual_per_run: see ``dual_steps``.
         dual_limit: the largest and, inverted, the smallest λ₂ / λ₁.
         dual_momentum: of the moving average of λ₁.
@@ -60,7 +63,8 @@ class Schedule:
 
 
 def thesis_schedule(step_size: float) -> Schedule:
-    """Seed 003, §5.4: learning rate falling linearly to a hundredth, dual learning rate 0.1, moving average of the dual variables, λ₁ / λ₂ = 0.01."""
+    """Seed 003, §5.4: learning rate falling linearly to a hundredth, dual learning rate 0.1, moving average of the dual
+    variables, λ₁ / λ₂ = 0.01."""
     return Schedule(
         step_size=(step_size, step_size / 100), ratio=0.01, linear=True, explore=0, betas=(0.9, 0.999), dual_steps=(0.1, 0.1),
         dual_per_run=False, dual_momentum=0.9,
@@ -83,7 +87,8 @@ class Run(NamedTuple):
 
 
 def plan(steps: int, schedule: Schedule, classes: int) -> list[Run]:
-    """Share the steps out to runs, as far as they go: runs that are too short to settle cost more than another class gains."""
+    """Share the steps out to runs, as far as they go: runs that are too short to settle cost more than another class
+    gains."""
     length = max(_SHORTEST_RUN, int(schedule.share * steps))
     last = max(_SHORTEST_LAST_RUN, steps - schedule.explore * length)
     explore = min(schedule.explore, classes - 1, (steps - last) // length)
@@ -185,7 +190,8 @@ def _restart(
     seed: int,
     sample_ids: Tensor,
 ) -> None:
-    """Back to the inputs, or, from the second restart on, to a point uniform in the box of half the width around them."""
+    """Back to the inputs, or, from the second restart on, to a point uniform in the box of half the width around
+    them."""
     if restart == 0:
         return state.restart(inputs, ratio)
     low, high = bounds

@@ -16,9 +16,16 @@ Tuning = tuple[Tensor, Tensor]
 
 
 def thesis_step_size(
-    attack: Callable[..., Tensor], model: Model, tuning: Tuning | None, *, norm: str, grouping: str = "value", **options: Any
+    attack: Callable[..., Tensor],
+    model: Model,
+    tuning: Tuning | None,
+    *,
+    norm: str,
+    grouping: str = "value",
+    **options: Any,
 ) -> float:
-    """The one of 0.01, 0.05, 0.1, 0.5 and 1 with the most successes, then the smallest mean norm, on the held-back images.
+    """The one of 0.01, 0.05, 0.1, 0.5 and 1 with the most successes, then the smallest mean norm, on the held-back
+    images.
 
     Args:
         attack: with ``preset`` and ``step_size``.
@@ -28,7 +35,9 @@ def thesis_step_size(
         ValueError: ``tuning`` is missing.
     """
     if tuning is None:
-        raise ValueError('tuning: preset="thesis" without step_size needs (inputs, labels) held back from the evaluation')
+        raise ValueError(
+            'tuning: preset="thesis" without step_size needs (inputs, labels) held back from the evaluation'
+        )
     inputs, labels = tuning
     best = (math.inf, math.inf)
     chosen = THESIS_STEP_SIZES[0]

@@ -26,10 +26,11 @@ def fgm(
     callback: Callback | None = None,
     eval_mode: bool = True,
 ) -> Tensor:
-    """adv = Π(inputs + eps · v), v the dual direction of the loss gradient: its sign for linf, the unit gradient for l2.
+    """adv = Π(inputs + eps · v), v the dual direction of the loss gradient: its sign for linf, the unit gradient for
+    l2.
 
-    :func:`pyrobust.attacks.pgd` with one step of length eps from the input itself; arguments, result and errors are as there. Two forward
-    passes and one backward pass.
+    :func:`pyrobust.attacks.pgd` with one step of length eps from the input itself; arguments, result and errors are as
+    there. Two forward passes and one backward pass.
 
     Source: Goodfellow et al. 2015; seed 003, eq. 2.16–2.17; seed 002, §4.1 for l1 and l2.
     """

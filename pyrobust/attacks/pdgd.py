@@ -34,7 +34,8 @@ def pdgd(
     callback: Callback | None = None,
     eval_mode: bool = True,
 ) -> Tensor:
-    """min ‖r‖₂ such that inputs + r is misclassified, as a game: r descends λ₁ ‖r‖₂ + λ₂ hinge, (λ₁, λ₂) follow whether it is.
+    """min ‖r‖₂ such that inputs + r is misclassified, as a game: r descends λ₁ ‖r‖₂ + λ₂ hinge, (λ₁, λ₂) follow whether
+    it is.
 
     Arguments, result, errors and cost are those of :func:`pyrobust.attacks.pdpgd`, for the l2 norm alone.
 
@@ -47,7 +48,9 @@ def pdgd(
             raise ValueError('tuning: applies to preset="thesis" alone')
         schedule = _SCHEDULE
         if step_size is not None:
-            schedule = replace(schedule, step_size=(step_size, step_size * schedule.step_size[1] / schedule.step_size[0]))
+            schedule = replace(
+                schedule, step_size=(step_size, step_size * schedule.step_size[1] / schedule.step_size[0])
+            )
     elif preset == "thesis":
         if step_size is None:
             step_size = thesis_step_size(pdgd, model, tuning, norm="l2", steps=steps, targeted=targeted, bounds=bounds)

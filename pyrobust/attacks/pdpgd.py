@@ -52,35 +52,38 @@ def pdpgd(
 ) -> Tensor:
     """min ‖r‖ such that inputs + r is misclassified and inside ``bounds``, as a game of two players.
 
-    r takes proximal gradient steps on λ₁ ‖r‖ + λ₂ hinge(margin): r ← prox(box(r − m̂ / w)), exactly in the metric w of Adam's step
-    (:func:`pyrobust.ops.pdpgd_step_`); log(λ₂ / λ₁) rises while the point is not adversarial and falls once it is.
+    r takes proximal gradient steps on λ₁ ‖r‖ + λ₂ hinge(margin): r ← prox(box(r − m̂ / w)), exactly in the metric w of
+    Adam's step (:func:`pyrobust.ops.pdpgd_step_`); log(λ₂ / λ₁) rises while the point is not adversarial and falls once
+    it is.
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
         norm: "linf", "l2", "l1" or "l0" (or inf, 2, 1, 0); default "linf". Not together with ``penalty``.
-        penalty: (penalty, prox) of any other function to minimise: penalty(r) gives (N,), prox(r, weight) the minimiser of
-            weight · penalty(u) + ½ ‖u − r‖₂², weight (N,). Or a sequence of (share, penalty, prox), a weighted sum whose proxes are applied
-            in turn. In the units of the inputs.
-        grouping: for l0: "pixel" (default for (N, C, H, W): the C values at a place count once) or "value" (default otherwise).
+        penalty: (penalty, prox) of any other function to minimise: penalty(r) gives (N,), prox(r, weight) the minimiser
+            of weight · penalty(u) + ½ ‖u − r‖₂², weight (N,). Or a sequence of (share, penalty, prox), a weighted sum
+            whose proxes are applied in turn. In the units of the inputs.
+        grouping: for l0: "pixel" (default for (N, C, H, W): the C values at a place count once) or "value" (default
+            otherwise).
         steps: in all, over the short runs towards the likely classes and the last one; with ``restarts``, for each.
         step_size: the first one, in units of the width of ``bounds``; it falls exponentially. Default by norm.
         restarts: from the second on each starts uniformly within a quarter of the width of ``bounds`` around the input.
-        preset: "thesis": algorithm 3 with the parameters of §5.4: one run, Adam with its usual moments on the plain hinge, step size
-            falling linearly to a hundredth, λ₁ / λ₂ starting at 0.01, its moving average, dual learning rate 0.1.
-        tuning: for preset "thesis" without step_size: (inputs, labels) held back from the evaluation, on which the step size is chosen from
-            0.01, 0.05, 0.1, 0.5 and 1.
+        preset: "thesis": algorithm 3 with the parameters of §5.4: one run, Adam with its usual moments on the plain
+            hinge, step size falling linearly to a hundredth, λ₁ / λ₂ starting at 0.01, its moving average, dual
+            learning rate 0.1.
+        tuning: for preset "thesis" without step_size: (inputs, labels) held back from the evaluation, on which the step
+            size is chosen from 0.01, 0.05, 0.1, 0.5 and 1.
         targeted: find the nearest point of the target class.
         bounds: (low, high) of the inputs.
         seed, sample_ids: key the random starts, with int64 sample_ids (N,) defaulting to 0 … N − 1.
-        callback: called as callback(step, PrimalDualState) after each step; ``state.best`` and ``state.best_distance`` are the results
-            so far. The attack stops when it returns True.
+        callback: called as callback(step, PrimalDualState) after each step; ``state.best`` and ``state.best_distance``
+            are the results so far. The attack stops when it returns True.
         eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.
 
     Returns:
-        Like ``inputs``: for each sample the nearest adversarial point found; the input itself where none was, or where it is
-        misclassified already.
+        Like ``inputs``: for each sample the nearest adversarial point found; the input itself where none was, or where
+        it is misclassified already.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -110,7 +113,9 @@ def pdpgd(
             raise ValueError('tuning: applies to preset="thesis" alone')
         schedule = _SCHEDULES[name]
         if step_size is not None:
-            schedule = replace(schedule, step_size=(step_size, step_size * schedule.step_size[1] / schedule.step_size[0]))
+            schedule = replace(
+                schedule, step_size=(step_size, step_size * schedule.step_size[1] / schedule.step_size[0])
+            )
     elif preset == "thesis":
         if step_size is None:
             step_size = thesis_step_size(
@@ -162,7 +167,8 @@ def _terms(penalty: Penalty | Weighted) -> Weighted:
 def _penalty_step(
     state: PrimalDualState, inputs: Tensor, grad: Tensor, margin: Tensor, options: StepOptions, terms: Weighted
 ) -> None:
-    """pdpgd_step_ for a function of which only the prox in the plain metric is known: plain steps with momentum, w = 1 / step_size."""
+    """pdpgd_step_ for a function of which only the prox in the plain metric is known: plain steps with momentum, w = 1
+    / step_size."""
     low, high = options.bounds
     width = high - low
     better = (margin < 0) & (state.distance < state.best_distance)

@@ -65,15 +65,15 @@ def pgd(
         eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.
 
     Returns:
-        Like ``inputs``: for each sample the last adversarial point that was seen, or the final point where there was none. Samples that are
-        adversarial already come back unchanged.
+        Like ``inputs``: for each sample the last adversarial point that was seen, or the final point where there was
+        none. Samples that are adversarial already come back unchanged.
 
     Raises:
         TypeError, ValueError: naming the argument.
 
     Cost: restarts · (steps + 1) + 1 forward and restarts · steps backward passes.
-    Source: Madry et al. 2018; seed 004, eq. 15–17; seed 003, eq. 2.15. l1: Tramèr and Boneh 2019 (SLIDE), with the exact projection onto
-    ball ∩ bounds of Croce and Hein 2021.
+    Source: Madry et al. 2018; seed 004, eq. 15–17; seed 003, eq. 2.15. l1: Tramèr and Boneh 2019 (SLIDE), with the
+    exact projection onto ball ∩ bounds of Croce and Hein 2021.
     """
     name = norm_name(norm, tuple(_EXPONENTS))
     p = _EXPONENTS[name]

@@ -24,7 +24,12 @@ native = _load()
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 # Reductions and per-row values: float64 for float64, float32 for every other dtype.
-ROW_DTYPES = {torch.float32: torch.float32, torch.float64: torch.float64, torch.float16: torch.float32, torch.bfloat16: torch.float32}
+ROW_DTYPES = {
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+}
 HAS_CUDA_KERNELS: bool = native.info()["cuda_built"]
 
 

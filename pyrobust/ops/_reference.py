@@ -1,4 +1,5 @@
-"""The ops in plain PyTorch: the oracle that every backend is compared with in float64, and the path of devices without kernels.
+"""The ops in plain PyTorch: the oracle that every backend is compared with in float64, and the path of devices without
+kernels.
 
 Rows are flattened to (N, D). A value a row comes as the pair (number, tensor or None) of the schemas.
 """
@@ -70,9 +71,7 @@ def project_l0_ball(x: Tensor, k: float, ks: Tensor | None, channels: int) -> Te
     return torch.where(kept, x, 0).masked_fill(_bad(x, keep), math.nan)
 
 
-def project_l1_box(
-    x: Tensor, center: Tensor, radius: float, radii: Tensor | None, low: float, high: float
-) -> Tensor:
+def project_l1_box(x: Tensor, center: Tensor, radius: float, radii: Tensor | None, low: float, high: float) -> Tensor:
     """By sorting the kinks of Σ min((|z| − τ)₊, room), which is linear in τ between them."""
     r, z = column(radius, radii, x), x - center
     size, room = z.abs(), torch.where(z > 0, high - center, center - low)

@@ -1,8 +1,9 @@
-"""How an op is declared, once: schema, shape check, reference, native call, derivative; and its way around the dispatcher.
+"""How an op is declared, once: schema, shape check, reference, native call, derivative; and its way around the
+dispatcher.
 
-An op works on rows: dimension 0 is the batch, all others together are one row; a 1-D tensor is one row. Every op is a torch.library
-op, so it works under torch.compile, torch.export and CUDA graphs. An eager call that needs none of that machinery goes straight
-to the native function, which saves several microseconds.
+An op works on rows: dimension 0 is the batch, all others together are one row; a 1-D tensor is one row. Every op is a
+torch.library op, so it works under torch.compile, torch.export and CUDA graphs. An eager call that needs none of that
+machinery goes straight to the native function, which saves several microseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Whether an eager call on these tensors may skip the dispatcher: nothing traces, transforms or differentiates it."""
+    """Whether an eager call on these tensors may skip the dispatcher: nothing traces, transforms or differentiates
+    it."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -33,7 +35,8 @@ def is_plain(*tensors: Tensor | None) -> bool:
 
 
 def mark_changed(*tensors: Tensor) -> None:
-    """Tell autograd that a native call wrote to these tensors, as the dispatcher does for an op's in-place arguments."""
+    """Tell autograd that a native call wrote to these tensors, as the dispatcher does for an op's in-place
+    arguments."""
     if not torch.is_inference_mode_enabled():
         torch.autograd.graph.increment_version(tensors)
 
@@ -74,18 +77,24 @@ def split_scalar(name: str, argument: str, value: float | Tensor, x: Tensor) -> 
     """A number for every row, or a tensor (N,) with one a row, as the pair (number, tensor or None) of the schemas.
 
     Raises:
-        TypeError, ValueError: not a number >= 0, or not a tensor of one value a row on the device of ``x``. The values of a
-            tensor are not read (that would synchronise): a row whose value is negative or NaN becomes NaN.
+        TypeError, ValueError: not a number >= 0, or not a tensor of one value a row on the device of ``x``. The values
+            of a tensor are not read (that would synchronise): a row whose value is negative or NaN becomes NaN.
     """
     if isinstance(value, Tensor):
         rows = x.shape[0] if x.ndim > 1 else 1
-        if value.numel() != rows or value.device != x.device or not (value.is_floating_point() or value.dtype == torch.int64):
+        if (
+            value.numel() != rows
+            or value.device != x.device
+            or not (value.is_floating_point() or value.dtype == torch.int64)
+        ):
             raise ValueError(
                 f"{name}: {argument}: expected a number or a floating tensor of {rows} values, one a row, on {x.device}, "
                 f"got {value.dtype} {tuple(value.shape)} on {value.device}"
             )
         if value.requires_grad and torch.is_grad_enabled():
-            raise ValueError(f"{name}: {argument}: expected a tensor that does not require grad (no derivative is defined)")
+            raise ValueError(
+                f"{name}: {argument}: expected a tensor that does not require grad (no derivative is defined)"
+            )
         return 0.0, value.detach().to(ROW_DTYPES[x.dtype]).reshape(-1).contiguous()
     try:
         number = float(value)
@@ -117,22 +126,26 @@ def register(
 
 
 def address(value: Any) -> Any:
-    """A schema argument as the native function takes it: the address of a tensor, 0 for None, anything else as it is."""
+    """A schema argument as the native function takes it: the address of a tensor, 0 for None, anything else as it
+    is."""
     if value is None:
         return 0
     return value.data_ptr() if isinstance(value, Tensor) else value
 
 
 class RowOp:
-    """An op from ``x`` to a tensor like ``x``, with an in-place twin; called with its schema's arguments, already checked.
+    """An op from ``x`` to a tensor like ``x``, with an in-place twin; called with its schema's arguments, already
+    checked.
 
     Args:
         name: of the native function.
-        args: the schema after ``Tensor x``. A pair ``float radius, Tensor? radii`` (any name ending in "s" or not) is one native
+        args: the schema after ``Tensor x``. A pair ``float radius, Tensor? radii`` (any name ending in "s" or not) is
+            one native
             field: the address of the per-row values where there are some, else the number.
         reference: the same function in plain PyTorch, rows flattened: ``reference(x2d, *args)`` in x's dtype.
         vjp: ``vjp(grad, x, y, *args)`` in the shape of x, or None where no derivative is defined.
-        planes: rows are (C, elements) planes; the position-wise groups over C are what the native function counts as elements.
+        planes: rows are (C, elements) planes; the position-wise groups over C are what the native function counts as
+            elements.
     """
 
     def __init__(
@@ -193,7 +206,9 @@ class RowOp:
 
     def in_place(self, x: Tensor, *rest: Any) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
-            raise ValueError(f"{self.name}_: x: expected a tensor that does not require grad; {self.name} is differentiable")
+            raise ValueError(
+                f"{self.name}_: x: expected a tensor that does not require grad; {self.name} is differentiable"
+            )
         if is_plain(x):
             self.overwrite(x, *rest)
             mark_changed(x)
@@ -241,5 +256,7 @@ def channels_of(name: str, x: Tensor, grouping: str) -> int:
     if grouping != "pixel":
         raise ValueError(f'{name}: grouping: expected "pixel" or "value", got {grouping!r}')
     if x.ndim < 3:
-        raise ValueError(f'{name}: x: grouping="pixel" expects shape (N, C, ...), got {tuple(x.shape)}; use grouping="value"')
+        raise ValueError(
+            f'{name}: x: grouping="pixel" expects shape (N, C, ...), got {tuple(x.shape)}; use grouping="value"'
+        )
     return x.shape[1]

@@ -1,4 +1,5 @@
-"""Vector-Jacobian products of the ops: vjp(grad, x, y, *args), with y the result; plain PyTorch, so differentiable once more.
+"""Vector-Jacobian products of the ops: vjp(grad, x, y, *args), with y the result; plain PyTorch, so differentiable once
+more.
 
 The projections are piecewise smooth; at a kink the derivative of one of the pieces is returned.
 """
@@ -21,7 +22,8 @@ def _rows(x: Tensor, *tensors: Tensor) -> list[Tensor]:
 
 
 def _on_face(grad: Tensor, sign: Tensor) -> Tensor:
-    """Of grad the part within the face Σ sign · y = const, on the support of sign: grad − sign ⟨sign, grad⟩ / |support|."""
+    """Of grad the part within the face Σ sign · y = const, on the support of sign: grad − sign ⟨sign, grad⟩ /
+    |support|."""
     count = sign.abs().sum(1, keepdim=True).clamp(min=1)
     return sign.abs() * grad - sign * ((sign * grad).sum(1, keepdim=True) / count)
 
@@ -67,10 +69,9 @@ def prox_l0_group(
     return torch.where(_groups_kept(result, channels).repeat(1, channels), g, 0).reshape(x.shape)
 
 
-def project_l0_ball(
-    grad: Tensor, x: Tensor, y: Tensor, k: float, ks: Tensor | None, channels: int
-) -> Tensor:
-    """Where the group was kept; everywhere in a row with fewer than k groups that are not zero, since one more would be kept."""
+def project_l0_ball(grad: Tensor, x: Tensor, y: Tensor, k: float, ks: Tensor | None, channels: int) -> Tensor:
+    """Where the group was kept; everywhere in a row with fewer than k groups that are not zero, since one more would be
+    kept."""
     g, flat, result = _rows(x, grad, x, y)
     room = _groups_kept(flat, channels).sum(1, keepdim=True) < column(k, ks, flat).floor()
     return torch.where(room | _groups_kept(result, channels).repeat(1, channels), g, 0).reshape(x.shape)

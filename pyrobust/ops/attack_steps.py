@@ -1,7 +1,7 @@
 """Fused attack steps: what an attack does between the model's backward pass and its next forward pass, in one launch.
 
-Every function that ends in "_" works in place on the state that it is given, so that a loop allocates nothing. Nothing here is
-differentiable; nothing synchronises with the device.
+Every function that ends in "_" works in place on the state that it is given, so that a loop allocates nothing. Nothing
+here is differentiable; nothing synchronises with the device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from torch import Tensor
 from pyrobust.ops import _reference_steps as ref
 from pyrobust.ops._native import ROW_DTYPES, launch
 from pyrobust.ops._register import (
-    channels_of, check_like, check_rows, is_plain, mark_changed, register, row_shape, split_scalar,
+    channels_of,
+    check_like,
+    check_rows,
+    is_plain,
+    mark_changed,
+    register,
+    row_shape,
+    split_scalar,
 )  # fmt: skip
 from pyrobust.ops.norms import check_exponent
 from pyrobust.ops.projections import sphere_norm
@@ -71,8 +78,9 @@ def pgd_step_(
 ) -> Tensor:
     """One step of projected gradient ascent, in place: adv ← Π(adv + step_size · v), v the dual direction of grad.
 
-    v maximises ⟨v, grad⟩ over ‖v‖_p ≤ 1 (:func:`pyrobust.ops.dual_normalize`); for p = 1 and sparsity > 0 the sparse step of SLIDE instead: the
-    signs of the share ``sparsity`` of largest gradients (ties included) over their number. Π projects onto {‖adv − inputs‖_p ≤ eps} ∩ bounds: exactly for p = 1 and
+    v maximises ⟨v, grad⟩ over ‖v‖_p ≤ 1 (:func:`pyrobust.ops.dual_normalize`); for p = 1 and sparsity > 0 the sparse
+    step of SLIDE instead: the signs of the share ``sparsity`` of largest gradients (ties included) over their number. Π
+        projects onto {‖adv − inputs‖_p ≤ eps} ∩ bounds: exactly for p = 1 and
     ∞; for p = 2 onto the ball and then into the box, which keeps the point in the ball.
 
     Args:
@@ -92,12 +100,15 @@ def pgd_step_(
         TypeError: dtype not supported.
         ValueError: an argument's shape, dtype, device or range does not fit.
 
-    Source: seed 004, eq. 17; seed 002, §4.1; Tramèr and Boneh 2019 for the sparse step; Croce and Hein 2021 for l1 ∩ box.
+    Source: seed 004, eq. 17; seed 002, §4.1; Tramèr and Boneh 2019 for the sparse step; Croce and Hein 2021 for l1 ∩
+    box.
     """
     _check_state("pgd_step_", adv, grad=grad, inputs=inputs)
     p = sphere_norm("pgd_step_", p)
     if not 0 <= sparsity <= 1 or (sparsity > 0 and p != 1):
-        raise ValueError(f"pgd_step_: sparsity: expected a share in [0, 1], and 0 unless p = 1, got {sparsity} with p = {p}")
+        raise ValueError(
+            f"pgd_step_: sparsity: expected a share in [0, 1], and 0 unless p = 1, got {sparsity} with p = {p}"
+        )
     low, high = _bounds("pgd_step_", bounds)
     scalars = (*split_scalar("pgd_step_", "eps", eps, adv), *split_scalar("pgd_step_", "step_size", step_size, adv))
     arguments = (adv, grad, inputs, *scalars, p, float(sparsity), low, high)
@@ -109,7 +120,9 @@ def pgd_step_(
     return adv
 
 
-def pgd_step(adv: Tensor, grad: Tensor, inputs: Tensor, p: float, eps: float | Tensor, step_size: float | Tensor, **options: Any) -> Tensor:
+def pgd_step(
+    adv: Tensor, grad: Tensor, inputs: Tensor, p: float, eps: float | Tensor, step_size: float | Tensor, **options: Any
+) -> Tensor:
     """:func:`pgd_step_` on a copy of ``adv``."""
     return pgd_step_(adv.detach().clone(), grad, inputs, p, eps, step_size, **options)
 
@@ -131,7 +144,8 @@ def _bounds(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
 
 @dataclass
 class PrimalDualState:
-    """What a primal-dual attack carries from step to step; one value a row is (N,) in float64 for float64, else float32.
+    """What a primal-dual attack carries from step to step; one value a row is (N,) in float64 for float64, else
+    float32.
 
     Attributes:
         adv: (N, …), the point to predict next.
@@ -193,7 +207,8 @@ class StepOptions:
         corrections: Adam's 1 − β₁ᵏ and 1 − β₂ᵏ at this step.
         betas: β₁, β₂ in [0, 1).
         adaptive: whether Adam's second moment scales the step, or the step is plain.
-        normalize: exponent of the norm that divides each row's gradient (the conjugate of the norm to minimise), 0 for none.
+        normalize: exponent of the norm that divides each row's gradient (the conjugate of the norm to minimise), 0 for
+            none.
         dual_limit: the log of λ₂ / λ₁ stays within ± this.
         dual_momentum: of the moving average of λ₁; 0: none.
         bounds: (low, high).
@@ -263,7 +278,7 @@ def _primal_dual_step_(
     tensors = state.tensors()
     if not all(t.is_contiguous() for t in tensors):
         raise ValueError(f"{name}: state: expected contiguous tensors, as PrimalDualState.start makes them")
-    arguments = (*tensors, inputs, grad, margin.contiguous(), channels, _PROX[prox], int(options.adaptive), constants)
+    arguments: tuple[Any, ...] = (*tensors, inputs, grad, margin.contiguous(), channels, _PROX[prox], int(options.adaptive), constants)
     if is_plain(state.adv, inputs, grad, margin):
         _primal_dual_run(*arguments)
         mark_changed(*tensors)
@@ -275,17 +290,18 @@ def _primal_dual_step_(
 def pdpgd_step_(
     state: PrimalDualState, inputs: Tensor, grad: Tensor, margin: Tensor, norm: str, options: StepOptions
 ) -> PrimalDualState:
-    """One step of primal-dual proximal gradient descent, in place: best so far, gradient step, prox, box, distance, dual update.
+    """One step of primal-dual proximal gradient descent, in place: best so far, gradient step, prox, box, distance,
+    dual update.
 
-    With r = (adv − inputs) / width, ρ = λ₁ / λ₂, Adam's moments m, v of the normalised gradient and the metric w = (√v̂ + 1e-8) / step_size
-    (w = 1 / step_size when not adaptive):
+    With r = (adv − inputs) / width, ρ = λ₁ / λ₂, Adam's moments m, v of the normalised gradient and the metric w = (√v̂
+    + 1e-8) / step_size (w = 1 / step_size when not adaptive):
 
         best ← adv where margin < 0 and distance < best_distance
         r ← box(r − m̂ / w);  r ← argmin_u ½ Σ w (u − r)² + ρ ‖u‖
         dual ← clamp(dual + dual_step · sign(margin), ± dual_limit)
 
-    The minimiser is exact in the diagonal metric. l1: sign(r) (|r| − ρ / w)₊. linf: clamp(r, ±t), Σ w (|r| − t)₊ = ρ. l2: u = r w s / (w s + ρ),
-    s = ‖u‖₂. l0: a pixel or value g is kept iff ½ Σ_g w r² > ρ.
+    The minimiser is exact in the diagonal metric. l1: sign(r) (|r| − ρ / w)₊. linf: clamp(r, ±t), Σ w (|r| − t)₊ = ρ.
+    l2: u = r w s / (w s + ρ), s = ‖u‖₂. l0: a pixel or value g is kept iff ½ Σ_g w r² > ρ.
 
     Args:
         state: as left by the step before; changed in place.
@@ -302,7 +318,8 @@ def pdpgd_step_(
         TypeError: dtype not supported.
         ValueError: an argument's shape, dtype, device or range does not fit.
 
-    Source: seed 003, algorithm 3 and eq. 5.8–5.16 (corrected); the metric is that of proximal Adam (Melchior et al. 2019).
+    Source: seed 003, algorithm 3 and eq. 5.8–5.16 (corrected); the metric is that of proximal Adam (Melchior et al.
+    2019).
     """
     if norm not in ("linf", "l2", "l1", "l0"):
         raise ValueError(f"pdpgd_step_: norm: expected linf, l2, l1 or l0, got {norm!r}")
@@ -312,8 +329,8 @@ def pdpgd_step_(
 def pdgd_step_(
     state: PrimalDualState, inputs: Tensor, grad: Tensor, margin: Tensor, options: StepOptions
 ) -> PrimalDualState:
-    """One step of primal-dual gradient descent for the l2 norm, in place: as :func:`pdpgd_step_`, with ρ r / ‖r‖₂ added to the gradient
-    in place of the prox.
+    """One step of primal-dual gradient descent for the l2 norm, in place: as :func:`pdpgd_step_`, with ρ r / ‖r‖₂ added
+    to the gradient in place of the prox.
 
     Source: seed 003, algorithm 2 (corrected).
     """
@@ -384,8 +401,9 @@ def attack_seed(
 ) -> tuple[Tensor, Tensor]:
     """The gradient of the surrogate loss with respect to the logits, and the margin; keeps ``best_class`` up to date.
 
-    margin m = z_y − max_{i ≠ y} z_i (its negative when targeted, y then being the target); surrogate = [m ≥ 0] (z_y − z_t): a hinge that stops
-    pushing once the point is adversarial. t is ``targets``, or ``best_class`` with ``follow``, or the runner-up.
+    margin m = z_y − max_{i ≠ y} z_i (its negative when targeted, y then being the target); surrogate = [m ≥ 0] (z_y −
+    z_t): a hinge that stops pushing once the point is adversarial. t is ``targets``, or ``best_class`` with ``follow``,
+    or the runner-up.
 
     Args:
         logits: (N, K), detached.

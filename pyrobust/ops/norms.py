@@ -23,15 +23,16 @@ _DUAL = RowOp("dual_normalize", "float p", ref.dual_normalize, vjp.dual_normaliz
 def dual_normalize(z: Tensor, p: float) -> Tensor:
     """The direction that maximises ⟨v, z⟩ over ‖v‖_p ≤ 1: v = sign(z) |z|^(q−1) / ‖z‖_q^(q−1), with 1/p + 1/q = 1.
 
-    p = ∞ gives sign(z); p = 2 gives z / ‖z‖₂; for p = 1 the largest magnitudes share the mass evenly. A zero row stays zero. The maximum
-    itself is ⟨v, z⟩ = ‖z‖_q.
+    p = ∞ gives sign(z); p = 2 gives z / ‖z‖₂; for p = 1 the largest magnitudes share the mass evenly. A zero row stays
+    zero. The maximum itself is ⟨v, z⟩ = ‖z‖_q.
 
     Args:
         z: (N, …) or (D,).
         p: norm of the ball, in [1, ∞].
 
     Returns:
-        A tensor like ``z``. For p < ∞ a row with NaN or ±Inf becomes NaN; for p = ∞ the sign is taken element by element.
+        A tensor like ``z``. For p < ∞ a row with NaN or ±Inf becomes NaN; for p = ∞ the sign is taken element by
+        element.
 
     Raises:
         TypeError: dtype not supported.
@@ -100,7 +101,8 @@ def lp_norm(x: Tensor, norm: Norm, grouping: str = "value") -> Tensor:
     Args:
         x: (N, …) or (D,).
         norm: 0, 1, 2, inf or "l0", "l1", "l2", "linf".
-        grouping: for l0 alone: "value", or "pixel" to count the places of (N, C, …) at which any of the C values is not zero.
+        grouping: for l0 alone: "value", or "pixel" to count the places of (N, C, …) at which any of the C values is not
+            zero.
 
     Returns:
         (N,) float64 for float64 input, float32 for every other; NaN where the row has one.

@@ -78,14 +78,13 @@ register(
 )
 
 
-def power_iteration_step(
-    z: Tensor, p: float, previous: Tensor | None = None, alpha: float = math.inf
-) -> PowerStep:
+def power_iteration_step(z: Tensor, p: float, previous: Tensor | None = None, alpha: float = math.inf) -> PowerStep:
     """One half of a power iteration for the (p, q)-operator norm of a map J, per row of a batch.
 
-    With α = ∞, direction = argmax ⟨v, z⟩ over ‖v‖_p ≤ 1 (:func:`dual_normalize`); with a finite α > 0, the projection of
-    previous + α z onto the unit sphere of ‖·‖_p. value = ‖z‖_p*, 1/p + 1/p* = 1; change = ‖direction − previous‖₂.
-    An iteration is two such steps: u from z = J v with p = q* (value = ‖J v‖_q, the current estimate of the operator norm), then v from
+    With α = ∞, direction = argmax ⟨v, z⟩ over ‖v‖_p ≤ 1 (:func:`dual_normalize`); with a finite α > 0, the projection
+    of previous + α z onto the unit sphere of ‖·‖_p. value = ‖z‖_p*, 1/p + 1/p* = 1; change = ‖direction − previous‖₂.
+    An iteration is two such steps: u from z = J v with p = q* (value = ‖J v‖_q, the current estimate of the operator
+        norm), then v from
     z = Jᵀ u with p.
 
     Args:
@@ -95,8 +94,9 @@ def power_iteration_step(
         alpha: weight of the step, in (0, ∞].
 
     Returns:
-        PowerStep(direction like z, value (N,), change (N,)); value and change in float64 for float64, float32 for every other dtype;
-        change is NaN without ``previous``. Only value is differentiable, with the directions held constant.
+        PowerStep(direction like z, value (N,), change (N,)); value and change in float64 for float64, float32 for every
+        other dtype; change is NaN without ``previous``. Only value is differentiable, with the directions held
+        constant.
 
     Raises:
         TypeError: dtype not supported.

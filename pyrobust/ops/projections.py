@@ -1,9 +1,9 @@
 """Projections of rows onto norm balls, spheres and the simplex.
 
-Dimension 0 is the batch and all others together are one row; a 1-D tensor is one row. A radius is a number >= 0, or a tensor with
-one value a row. Each function costs one read and one write of its data; the searches run on data that is on chip. Where a row has NaN
-or ±Inf, or its radius is negative or NaN, the result of that row is NaN (the linf ball clamps element by element, so there ±Inf
-becomes ±radius). float32, float64, float16 and bfloat16; differentiable in ``x``.
+Dimension 0 is the batch and all others together are one row; a 1-D tensor is one row. A radius is a number >= 0, or a
+tensor with one value a row. Each function costs one read and one write of its data; the searches run on data that is on
+chip. Where a row has NaN or ±Inf, or its radius is negative or NaN, the result of that row is NaN (the linf ball clamps
+element by element, so there ±Inf becomes ±radius). float32, float64, float16 and bfloat16; differentiable in ``x``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _SIMPLEX = RowOp("project_simplex", "float radius, Tensor? radii", ref.project_s
 _L1 = RowOp("project_l1_ball", "float radius, Tensor? radii", ref.project_l1_ball, vjp.project_l1_ball)
 _L2 = RowOp("project_l2_ball", "float radius, Tensor? radii", ref.project_l2_ball, vjp.project_l2_ball)
 _LINF = RowOp("project_linf_ball", "float radius, Tensor? radii", ref.project_linf_ball, vjp.project_linf_ball)
-_L0 = RowOp("project_l0_ball", "float k, Tensor? ks, int channels", ref.project_l0_ball, vjp.project_l0_ball, channels=2)
+_L0 = RowOp(
+    "project_l0_ball", "float k, Tensor? ks, int channels", ref.project_l0_ball, vjp.project_l0_ball, channels=2
+)
 _L1_BOX = RowOp(
     "project_l1_box",
     "Tensor center, float radius, Tensor? radii, float low, float high",
@@ -86,7 +88,8 @@ def project_l1_ball_(x: Tensor, radius: float | Tensor) -> Tensor:
 
 
 def project_l2_ball(x: Tensor, radius: float | Tensor) -> Tensor:
-    """Project each row onto {y : ‖y‖₂ ≤ radius}: y = x · min(1, radius / ‖x‖₂). Arguments as :func:`project_l1_ball`."""
+    """Project each row onto {y : ‖y‖₂ ≤ radius}: y = x · min(1, radius / ‖x‖₂). Arguments as
+    :func:`project_l1_ball`."""
     return _L2(x, *_checked(_L2, x, radius))
 
 
@@ -179,9 +182,9 @@ def _l1_box_arguments(
 def project_lp_sphere(x: Tensor, p: float, radius: float | Tensor = 1.0) -> Tensor:
     """A nearest point of the sphere {y : ‖y‖_p = radius} to each row.
 
-    Outside the ball this is the projection onto the ball. Inside: p = 2 scales up; p = 1 adds (radius − ‖x‖₁) / D to every
-    magnitude; p = ∞ moves the largest magnitude (the first on ties) to the radius. A zero row has many nearest points: for p = 2 it
-    goes to (radius, 0, …).
+    Outside the ball this is the projection onto the ball. Inside: p = 2 scales up; p = 1 adds (radius − ‖x‖₁) / D to
+    every magnitude; p = ∞ moves the largest magnitude (the first on ties) to the radius. A zero row has many nearest
+    points: for p = 2 it goes to (radius, 0, …).
 
     Args:
         x: (N, …) or (D,).

@@ -1,8 +1,9 @@
 """Proximal operators prox_λf(x) = argmin_u λ f(u) + ½ ‖u − x‖₂², row by row (seed 003, §5.3).
 
-Dimension 0 is the batch and all others together are one row; a 1-D tensor is one row. The weight λ is a number >= 0 or a tensor with one
-value a row. Each costs one read and one write of its data. A row whose weight is negative or NaN becomes NaN; NaN in a row stays in
-place for the separable operators (l0, l1) and makes the whole row NaN for l2 and linf, as ±Inf does. Differentiable in ``x``.
+Dimension 0 is the batch and all others together are one row; a 1-D tensor is one row. The weight λ is a number >= 0 or
+a tensor with one value a row. Each costs one read and one write of its data. A row whose weight is negative or NaN
+becomes NaN; NaN in a row stays in place for the separable operators (l0, l1) and makes the whole row NaN for l2 and
+linf, as ±Inf does. Differentiable in ``x``.
 """
 
 from __future__ import annotations
@@ -91,9 +92,10 @@ def prox_linf_(x: Tensor, weight: float | Tensor) -> Tensor:
 def prox_l0_group(x: Tensor, weight: float | Tensor, by: str = "l2") -> Tensor:
     """Hard thresholding of whole pixels: a pixel (the C values at one place) is kept, or all of it is zeroed.
 
-    by="l2" is the exact prox of λ‖·‖₀,G, with ‖x‖₀,G the number of pixels that are not zero. The objective is a sum over pixels, and
-    for one pixel g the minimum over u_g ≠ 0 of λ + ½‖u_g − x_g‖² is λ, at u_g = x_g, while u_g = 0 costs ½‖x_g‖²: so x_g is kept iff
-    ½‖x_g‖₂² > λ, that is ‖x_g‖₂ > √(2λ). by="max" keeps x_g iff max |x_g| > √(2λ), as seed 003 has it; the two agree for C = 1.
+    by="l2" is the exact prox of λ‖·‖₀,G, with ‖x‖₀,G the number of pixels that are not zero. The objective is a sum
+    over pixels, and for one pixel g the minimum over u_g ≠ 0 of λ + ½‖u_g − x_g‖² is λ, at u_g = x_g, while u_g = 0
+    costs ½‖x_g‖²: so x_g is kept iff ½‖x_g‖₂² > λ, that is ‖x_g‖₂ > √(2λ). by="max" keeps x_g iff max |x_g| > √(2λ), as
+    seed 003 has it; the two agree for C = 1.
 
     Args:
         x: (N, C, …).
@@ -117,9 +119,7 @@ def prox_l0_group_(x: Tensor, weight: float | Tensor, by: str = "l2") -> Tensor:
     return _L0_GROUP.in_place(x, *_group_arguments("prox_l0_group_", x, weight, by))
 
 
-def _group_arguments(
-    name: str, x: Tensor, weight: float | Tensor, by: str
-) -> tuple[float, Tensor | None, int, int]:
+def _group_arguments(name: str, x: Tensor, weight: float | Tensor, by: str) -> tuple[float, Tensor | None, int, int]:
     if by not in ("l2", "max"):
         raise ValueError(f'{name}: by: expected "l2" or "max", got {by!r}')
     return (*_checked(name, x, weight), channels_of(name, x, "pixel"), int(by == "max"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor
 
@@ -11,7 +10,9 @@ from pyrobust.ops._register import check_rows, is_plain, register, row_shape, sp
 from pyrobust.ops.projections import sphere_norm
 
 
-def _run(like: Tensor, sample_ids: Tensor, radius: float, radii: Tensor | None, seed: int, step: int, p: float) -> Tensor:
+def _run(
+    like: Tensor, sample_ids: Tensor, radius: float, radii: Tensor | None, seed: int, step: int, p: float
+) -> Tensor:
     out = torch.empty(like.shape, dtype=like.dtype, device=like.device)
     rows, cols = row_shape(like)
     if cols:
@@ -48,8 +49,9 @@ def sample_lp_ball(
 ) -> Tensor:
     """Uniform samples of {v : ‖v‖_p ≤ radius}, one a row.
 
-    A row's numbers are a function of (seed, its sample id, step) and its length alone: not of the batch it is in, nor of torch's random
-    state. Philox4x32-10; p = 2: a Gaussian direction at radius U^(1/D); p = 1: exponentials over the sum of D + 1 of them, with random signs.
+    A row's numbers are a function of (seed, its sample id, step) and its length alone: not of the batch it is in, nor
+    of torch's random state. Philox4x32-10; p = 2: a Gaussian direction at radius U^(1/D); p = 1: exponentials over the
+    sum of D + 1 of them, with random signs.
 
     Args:
         like: (N, …) or (D,): shape, dtype and device of the result; its values are not read.

@@ -1,4 +1,5 @@
-"""Linear and piecewise-linear classifiers for the attack tests, with inputs whose nearest adversarial point is known."""
+"""Linear and piecewise-linear classifiers for the attack tests, with inputs whose nearest adversarial point is
+known."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def inputs(count: int = 24, seed: int = 0, dtype: torch.dtype = torch.float32) -
 
 
 def linear(classes: int, seed: int = 1, reach: float = 0.3, dtype: torch.dtype = torch.float32) -> Linear:
-    """A linear classifier with its boundaries through the middle of the inputs' box; a larger ``reach`` moves them to the bounds."""
+    """A linear classifier with its boundaries through the middle of the inputs' box; a larger ``reach`` moves them to
+    the bounds."""
     weight = torch.randn(classes, SIZE, generator=generator(seed), dtype=torch.float64)
     bias = -(weight * 0.5).sum(1) + reach * torch.randn(classes, generator=generator(seed + 1), dtype=torch.float64)
     return Linear(weight.to(dtype), bias.to(dtype)).requires_grad_(False)

@@ -41,7 +41,9 @@ def test_pgd_never_succeeds_before_the_distance(norm, loss):
     distance = model.nearest(x, labels, norm, (0.0, 1.0))[0]
     for index in range(0, len(x), 4):
         one = slice(index, index + 1)
-        adv = pgd(model, x[one], labels[one], norm=norm, eps=0.98 * distance[index].item(), steps=50, loss=loss, restarts=2)
+        adv = pgd(
+            model, x[one], labels[one], norm=norm, eps=0.98 * distance[index].item(), steps=50, loss=loss, restarts=2
+        )
         assert not fooled(model, adv, labels[one]).item()
 
 
@@ -97,7 +99,8 @@ def test_a_loss_of_clean_and_perturbed_logits():
     adv = pgd(model, x, labels, norm="l2", eps=0.1, steps=60, loss=distance)
     assert seen == [((len(x), 2), True)] * 60
     moved = (model(adv) - model(x)).norm(dim=1)
-    # The largest change of the logits is that along the first singular vector; fooled samples stopped where they were found.
+    # The largest change of the logits is that along the first singular vector; fooled samples stopped where they were
+    # found.
     largest = 0.1 * torch.linalg.svdvals(model.weight)[0]
     same = ~fooled(model, adv, labels)
     assert same.any()

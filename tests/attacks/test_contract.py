@@ -1,4 +1,5 @@
-"""What every attack promises: nothing that was passed is changed, bad input is named, and results repeat bit for bit."""
+"""What every attack promises: nothing that was passed is changed, bad input is named, and results repeat bit for
+bit."""
 
 from __future__ import annotations
 

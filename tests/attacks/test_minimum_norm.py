@@ -1,7 +1,7 @@
 """PDPGD and PDGD against the nearest adversarial point in closed form.
 
-The factors: a first-order attack of a few hundred steps ends at its last step size (a thousandth of the box) beyond the boundary, which
-the allowed excess covers; it can never be below the optimum, which is checked to rounding.
+The factors: a first-order attack of a few hundred steps ends at its last step size (a thousandth of the box) beyond the
+boundary, which the allowed excess covers; it can never be below the optimum, which is checked to rounding.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def test_piecewise_linear_model(case, make):
     adv = attack(model, x, labels, norm=norm, steps=500)
     found, optimum = row_norm(adv - x, norm), model.nearest(x, norm, (0.0, 1.0))[0]
     assert (model(adv).argmax(1) == 1).all()
-    # Gradients see one piece at a time: other pieces of a union may stay unseen, and the steps of an intersection alternate.
+    # Gradients see one piece at a time: other pieces of a union may stay unseen, and the steps of an intersection
+    # alternate.
     assert (found >= optimum * (1 - ROUNDING) - ROUNDING).all()
     assert found.median() <= 1.1 * optimum.median()
 
