@@ -84,6 +84,7 @@ class CpuRow {
     Compute* const kept = scratch_;
 #pragma omp simd
     for (int64_t i = 0; i < cols_; ++i) kept[i] = at(f, i, arrays...);
+    kept_ = scratch_;
   }
 
   template <class F, class... A>

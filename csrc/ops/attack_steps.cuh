@@ -34,6 +34,7 @@ struct AttackSeed {
     const C up = found ? C(0) : (a.targeted ? C(-1) : C(1));  // NaN margins push on
     row.map([up, label, target](int64_t i, C& s) PR_LAMBDA { s = (i == label ? up : C(0)) - (i == target ? up : C(0)); },
             position(), row.out(a.seed));
+    row.sync();  // every thread has read the class before the leader replaces it
     if (row.leader()) {
       row_value<Row, C>(row, a.margin) = margin;
       if (a.best_class) row_value<Row, int64_t>(row, a.best_class) = best_class;

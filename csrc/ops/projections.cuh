@@ -110,13 +110,13 @@ PR_SEARCH Level l1_box_threshold(Row& row, const void* center, double radius, do
     } else {
       high = level;
     }
-    constexpr double kTolerance = sizeof(C) == 4 ? 0x1p-24 : 0x1p-52;
     const double newton = at.second > 0 ? level + surplus / at.second : -1;
-    if (absolute(surplus) <= kTolerance * radius || high - low <= kTolerance * high) {
-      tau = newton >= low && newton <= high ? newton : high;
+    tau = newton > low && newton < high ? newton : low + (high - low) / 2;
+    // A level that has been tried already: its piece is linear down to the rounding of C.
+    if (surplus == 0 || C(tau) == C(low) || C(tau) == C(high)) {
+      if (newton >= low && newton <= high) tau = newton;
       break;
     }
-    tau = newton > low && newton < high ? newton : low + (high - low) / 2;
   }
   return {tau, true};
 }
