@@ -64,8 +64,8 @@ Level find_level() {
   for (int level = kBaseline; level <= kAvx512; ++level) {
     if (std::strcmp(wanted, kLevelNames[level]) != 0) continue;
     if (level > best)
-      throw py::import_error(std::string("PYROBUST_CPU_LEVEL=") + wanted + ": the best level that this machine and build run is " +
-                             kLevelNames[best]);
+      throw py::import_error(std::string("PYROBUST_CPU_LEVEL=") + wanted +
+                             ": the best level that this machine and build run is " + kLevelNames[best]);
     return static_cast<Level>(level);
   }
   throw py::import_error(std::string("PYROBUST_CPU_LEVEL: expected baseline, avx2 or avx512, got ") + wanted);
@@ -85,19 +85,18 @@ void check(const Status& status, const char* op) {
 
 template <class Args, class... Fields>
 void define(py::module_& module, const char* name, Backends<Args> backends) {
-  module.def(
-      name,
-      [name, backends](int64_t rows, int64_t cols, int dtype, int device, Address stream, Fields... fields) {
-        const Batch batch{rows, cols, static_cast<DType>(dtype), device, stream};
-        const Args arguments{fields...};
-        const Launcher<Args> run = device < 0 ? backends.cpu[level()] : backends.cuda;
-        Status status{Code::not_built, "this build has no CUDA kernels (see `pyrobust info`)"};
-        if (run != nullptr) {
-          const py::gil_scoped_release release;
-          status = run(batch, arguments);
-        }
-        check(status, name);
-      });
+  module.def(name,
+             [name, backends](int64_t rows, int64_t cols, int dtype, int device, Address stream, Fields... fields) {
+               const Batch batch{rows, cols, static_cast<DType>(dtype), device, stream};
+               const Args arguments{fields...};
+               const Launcher<Args> run = device < 0 ? backends.cpu[level()] : backends.cuda;
+               Status status{Code::not_built, "this build has no CUDA kernels (see `pyrobust info`)"};
+               if (run != nullptr) {
+                 const py::gil_scoped_release release;
+                 status = run(batch, arguments);
+               }
+               check(status, name);
+             });
 }
 
 #if defined(PYROBUST_X86_LEVELS)

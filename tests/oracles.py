@@ -88,7 +88,9 @@ def half_space(
         order = planes.argsort(1, descending=True)
         gains = planes.gather(1, order)
         before = torch.cat([torch.zeros_like(need).unsqueeze(1), gains.cumsum(1)[:, :-1]], 1)
-        chosen = torch.zeros_like(planes, dtype=torch.bool).scatter(1, order, (before < need.unsqueeze(1)) & (gains > 0))
+        chosen = torch.zeros_like(planes, dtype=torch.bool).scatter(
+            1, order, (before < need.unsqueeze(1)) & (gains > 0)
+        )
         chosen = chosen.repeat(1, channels)
         far = (need.unsqueeze(1) / w.abs()).nan_to_num(0, 0)  # stands for an infinite room
         size = torch.where(chosen, torch.where(room.isfinite(), room, far), 0)

@@ -11,8 +11,8 @@ PR_NAMESPACE_BEGIN
 
 constexpr int kVectorBytes = PR_VECTOR_BYTES;
 
-// Writes the |v| that are not <= level (NaN is kept) to `to`, in order, and zeros up to a multiple of 16; returns that multiple.
-// `to` holds n + 32 values.
+// Writes the |v| that are not <= level (NaN is kept) to `to`, in order, and zeros up to a multiple of 16; returns that
+// multiple. `to` holds n + 32 values.
 template <class C>
 PR_FN int64_t compress_above(const C* from, int64_t n, C level, C* to) {
   int64_t count = 0, i = 0;

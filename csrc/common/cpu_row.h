@@ -236,7 +236,8 @@ void run_rows(const Batch& batch, const Args& arguments) {
       batch.rows, grain,
       [](void* opaque, int64_t begin, int64_t end) {
         const Context& c = *static_cast<const Context*>(opaque);
-        auto* scratch = static_cast<compute_t<T>*>(thread_scratch((c.batch->cols + 32) * int64_t(sizeof(compute_t<T>))));
+        auto* scratch =
+            static_cast<compute_t<T>*>(thread_scratch((c.batch->cols + 32) * int64_t(sizeof(compute_t<T>))));
         for (int64_t r = begin; r < end; ++r) {
           CpuRow<T> row(r, c.batch->cols, scratch);
           Op::run(row, *c.arguments);

@@ -1,5 +1,4 @@
 #include "cuda_info.h"
-
 #include "cuda_row.cuh"
 
 namespace pyrobust {
@@ -15,8 +14,8 @@ std::vector<std::string> cuda_devices() {
   for (int device = 0; device < count; ++device) {
     cudaDeviceProp p;
     if (cudaGetDeviceProperties(&p, device) != cudaSuccess) continue;
-    lines.push_back(std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." + std::to_string(p.minor) +
-                    ", " + std::to_string(p.totalGlobalMem >> 20) + " MiB");
+    lines.push_back(std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
+                    std::to_string(p.minor) + ", " + std::to_string(p.totalGlobalMem >> 20) + " MiB");
   }
   return lines;
 }

@@ -1,10 +1,11 @@
 // One row on a GPU: the passes of cpu_row.h, run by the team of threads that holds the row on chip.
 //
-// A team is one block, or on Hopper and later a cluster of up to 8 blocks when the row outgrows one; each block holds a contiguous part
-// of the row in its shared memory, and reductions go through the cluster's distributed shared memory. A thread reads and
-// writes packs of 16 bytes, and of the kept values only those that it put there, so passes need no barriers between them.
-// Rows that no team can hold keep their values in a workspace in global memory; nothing else changes.
-// Every reduction has a fixed order (thread, warp, block, cluster): results do not depend on timing or on other rows.
+// A team is one block, or on Hopper and later a cluster of up to 8 blocks when the row outgrows one; each block holds a
+// contiguous part of the row in its shared memory, and reductions go through the cluster's distributed shared memory. A
+// thread reads and writes packs of 16 bytes, and of the kept values only those that it put there, so passes need no
+// barriers between them. Rows that no team can hold keep their values in a workspace in global memory; nothing else
+// changes. Every reduction has a fixed order (thread, warp, block, cluster): results do not depend on timing or on
+// other rows.
 #pragma once
 
 #include "arrays.h"
@@ -256,7 +257,8 @@ inline int threads_for(int64_t packs) {
   return threads < 32 ? 32 : threads > kMostThreads ? kMostThreads : int(threads);
 }
 
-// How a team holds a row: its blocks, their threads, and the shared memory of each (0: the row is kept in the workspace).
+// How a team holds a row: its blocks, their threads, and the shared memory of each (0: the row is kept in the
+// workspace).
 struct TeamShape {
   int blocks, threads;
   int64_t shared;

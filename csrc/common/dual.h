@@ -1,4 +1,5 @@
-// The Hölder-dual direction of a row, argmax ⟨v, z⟩ over ‖v‖_p ≤ 1 (seed 004, eq. 16 and Lemma 1), and its value ‖z‖_p*.
+// The Hölder-dual direction of a row, argmax ⟨v, z⟩ over ‖v‖_p ≤ 1 (seed 004, eq. 16 and Lemma 1), and its value
+// ‖z‖_p*.
 #pragma once
 
 #include "row_math.h"
@@ -50,8 +51,8 @@ PR_SEARCH double kept_norm(Row& row, double p) {
   return double(most) * power(sum, 1 / p);
 }
 
-// Calls use(direction) with the dual direction of the kept values; a zero row has the zero direction. Returns false, without a
-// call, for a row with NaN or ±Inf.
+// Calls use(direction) with the dual direction of the kept values; a zero row has the zero direction. Returns false,
+// without a call, for a row with NaN or ±Inf.
 template <class Row, class Use>
 PR_FN bool with_dual_direction(Row& row, double p, double dual_norm, Use use) {
   using C = typename Row::Compute;

@@ -16,8 +16,8 @@ struct Excess {
   double sum, active, nearest;
 };
 
-// Of `count` values, a multiple of 16. Vectors by hand: this loop runs on a few hundred values several times a row, so the
-// instructions that end it weigh as much as those inside.
+// Of `count` values, a multiple of 16. Vectors by hand: this loop runs on a few hundred values several times a row, so
+// the instructions that end it weigh as much as those inside.
 template <class C>
 PR_FN Excess excess_above(const C* values, int64_t count, C level) {
   constexpr int kLanes = kVectorBytes / int(sizeof(C));
@@ -55,15 +55,13 @@ PR_FN Excess excess_above(const C* values, int64_t count, C level) {
 }
 
 // About the natural logarithm, off by 0.06 at most: for guesses.
-PR_FN double rough_log(float x) {
-  return 0.69314718 * (double(bit_cast<int32_t>(x)) * 0x1p-23 - 127 + 0.043);
-}
+PR_FN double rough_log(float x) { return 0.69314718 * (double(bit_cast<int32_t>(x)) * 0x1p-23 - 127 + 0.043); }
 
-// On a CPU every pass costs; a GPU team holds the row in registers and needs none of this. A sample of the row gives a guess of
-// τ; one pass compresses the magnitudes that are above nine tenths of it, and Newton's method (see newton_threshold) runs on
-// those few. The guess is checked, never trusted: from the first iterate on they only increase, so the elements above the
-// first one are all that can matter; if it lands below what was compressed, they are compressed again.
-// Returns a negative number where the shortcut does not apply.
+// On a CPU every pass costs; a GPU team holds the row in registers and needs none of this. A sample of the row gives a
+// guess of τ; one pass compresses the magnitudes that are above nine tenths of it, and Newton's method (see
+// newton_threshold) runs on those few. The guess is checked, never trusted: from the first iterate on they only
+// increase, so the elements above the first one are all that can matter; if it lands below what was compressed, they
+// are compressed again. Returns a negative number where the shortcut does not apply.
 template <class Row>
 PR_SEARCH double l1_threshold_by_sample(Row& row, double mass) {
   using C = typename Row::Compute;

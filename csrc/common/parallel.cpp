@@ -1,8 +1,8 @@
 // Two thread pools on the same cores fight: torch's workers spin for a while after each of its loops. So our loops run
 // on torch's own pool. torch's wheels carry a private OpenMP runtime; linking OpenMP ourselves would load a second one.
-// Instead the runtime that libtorch_cpu was linked to is looked up among the libraries already loaded, and its GOMP_parallel
-// (the stable entry point that GCC compiles `#pragma omp parallel` to, exported by libgomp and by LLVM's libomp on Linux)
-// is called. Where there is none, plain threads are started for the large loops.
+// Instead the runtime that libtorch_cpu was linked to is looked up among the libraries already loaded, and its
+// GOMP_parallel (the stable entry point that GCC compiles `#pragma omp parallel` to, exported by libgomp and by LLVM's
+// libomp on Linux) is called. Where there is none, plain threads are started for the large loops.
 #include "parallel.h"
 
 #include <dlfcn.h>

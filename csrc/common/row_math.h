@@ -5,7 +5,8 @@
 
 PR_NAMESPACE_BEGIN
 
-// A number with twice the precision of C, as high + low, so that x − τ keeps its relative accuracy when τ is close to x.
+// A number with twice the precision of C, as high + low, so that x − τ keeps its relative accuracy when τ is close to
+// x.
 template <class C>
 struct Split {
   C high, low;
@@ -52,8 +53,8 @@ PR_SEARCH double norm2(Row& row, F f, A... arrays) {
   return double(most) * square_root(ratio);
 }
 
-// Multiplies by a number that may be out of C's range, as 1 / ‖x‖ is for the tiniest and the largest rows: by two factors that
-// are not.
+// Multiplies by a number that may be out of C's range, as 1 / ‖x‖ is for the tiniest and the largest rows: by two
+// factors that are not.
 template <class C>
 struct Factor {
   C first, second;
@@ -71,13 +72,14 @@ struct Level {
   bool valid;  // false: NaN or ±Inf in the row or in the mass
 };
 
-// Newton's method for Σᵢ (f(vᵢ) − τ)₊ = mass, from any τ below the largest f: the sum is convex and piecewise linear in τ, so
-// the iterates increase to the root from the second on, and the root of the final active set is exact (Michelot 1986,
-// Condat 2016). Returns NaN where a sum was not finite.
+// Newton's method for Σᵢ (f(vᵢ) − τ)₊ = mass, from any τ below the largest f: the sum is convex and piecewise linear in
+// τ, so the iterates increase to the root from the second on, and the root of the final active set is exact (Michelot
+// 1986, Condat 2016). Returns NaN where a sum was not finite.
 template <class Row, class F>
 PR_SEARCH double newton_threshold(Row& row, double mass, double tau, double count, int most_steps, F f) {
   using C = typename Row::Compute;
   constexpr double kTolerance = sizeof(C) == 4 ? 4 * 0x1p-24 : 4 * 0x1p-53;
+  bool rising = false;  // the level is left of the root, but for rounding
   for (int step = 0; step < most_steps; ++step) {
     const C level = C(tau);  // evaluating at a rounded level loses nothing: the correction below starts from it
     const Two<double> above = row.sum2([f, level](C v) PR_LAMBDA {
@@ -87,20 +89,23 @@ PR_SEARCH double newton_threshold(Row& row, double mass, double tau, double coun
     if (!(above.first - above.first == 0)) return not_a_number<C>();
     if (above.second == 0) {  // rounding put the level too high; just below the largest f the excess is exact
       tau = next_below(row.most([f](C v, int64_t) PR_LAMBDA { return f(v); }, position()).value);
+      rising = false;
       continue;
     }
     tau = double(level) + (above.first - mass) / above.second;
     // Done when the active set stayed, or when what is left to correct is below the rounding of the sum itself.
     if (above.second == count || absolute(above.first - mass) <= kTolerance * mass) break;
+    if (rising && above.first <= mass) break;
     count = above.second;
+    rising = true;
   }
   return tau;
 }
 
 constexpr int kMostNewtonSteps = 200;  // a guard: the active set shrinks at every step, about ten steps are usual
 
-// The threshold of a projection onto a simplex (`ball` false) or, for f ≥ 0, onto an l1 ball (`ball` true: τ = 0 where the sum is
-// within the mass already).
+// The threshold of a projection onto a simplex (`ball` false) or, for f ≥ 0, onto an l1 ball (`ball` true: τ = 0 where
+// the sum is within the mass already).
 template <class Row, class F>
 PR_SEARCH Level find_threshold(Row& row, double mass, bool ball, F f) {
   using C = typename Row::Compute;

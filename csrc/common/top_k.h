@@ -1,5 +1,5 @@
-// The k largest of the kept magnitudes, by bisection on their bit patterns: a fixed number of counting passes over data that
-// is on chip, without a sort.
+// The k largest of the kept magnitudes, by bisection on their bit patterns: a fixed number of counting passes over data
+// that is on chip, without a sort.
 #pragma once
 
 #include "row_math.h"
@@ -24,8 +24,7 @@ PR_SEARCH TopK<Bits> find_top_k_with_ties(Row& row, double k, Bits low, Bits hig
   using C = typename Row::Compute;
   while (low < high) {  // the largest level that k values reach
     const Bits middle = low + (high - low + 1) / 2;
-    const double reached =
-        row.sum([middle](C v) PR_LAMBDA { return magnitude_bits(v) >= middle ? C(1) : C(0); });
+    const double reached = row.sum([middle](C v) PR_LAMBDA { return magnitude_bits(v) >= middle ? C(1) : C(0); });
     if (reached >= k) {
       low = middle;
     } else {
@@ -47,11 +46,9 @@ PR_SEARCH auto find_top_k(Row& row, double k) {
   int64_t low = 0, high = row.size();
   while (low < high) {  // the first position before which enough of the ties lie
     const int64_t middle = low + (high - low) / 2;
-    const double ties = row.sum(
-        [level, middle](C v, int64_t i) PR_LAMBDA {
-          return magnitude_bits(v) == level && i < middle ? C(1) : C(0);
-        },
-        position());
+    const double ties = row.sum([level, middle](C v, int64_t i)
+                                    PR_LAMBDA { return magnitude_bits(v) == level && i < middle ? C(1) : C(0); },
+                                position());
     if (above + ties >= k) {
       high = middle;
     } else {

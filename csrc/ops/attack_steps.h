@@ -1,4 +1,5 @@
-// Fused attack steps: everything an attack does between the model's backward pass and its next forward pass, in one launch.
+// Fused attack steps: everything an attack does between the model's backward pass and its next forward pass, in one
+// launch.
 #pragma once
 
 #include "../common/row_op.h"
@@ -7,8 +8,8 @@ namespace pyrobust {
 
 // Logits to what the backward pass starts from. batch.cols is the number of classes.
 struct SeedArgs {
-  void* seed;            // like logits: the gradient of the surrogate with respect to the logits
-  void* margin;          // one value a row, compute dtype: > 0 while the label still wins (its negative when targeted)
+  void* seed;    // like logits: the gradient of the surrogate with respect to the logits
+  void* margin;  // one value a row, compute dtype: > 0 while the label still wins (its negative when targeted)
   const void* logits;
   const void* labels;    // int64 a row
   const void* targets;   // int64 a row: the class to push towards; null: the runner-up. May be best_class itself
@@ -35,24 +36,25 @@ struct PgdArgs {
 
 enum class Prox : int { gradient_l2 = 0, l2 = 1, l1 = 2, linf = 3, l0 = 4 };
 
-// Primal-dual (proximal) gradient step. Batch.cols is a plane: a row is `channels` planes (1 unless pixels are grouped).
+// Primal-dual (proximal) gradient step. Batch.cols is a plane: a row is `channels` planes (1 unless pixels are
+// grouped).
 struct StepArgs {
-  void* adv;             // in: the point just predicted; out: the next one
+  void* adv;  // in: the point just predicted; out: the next one
   const void* inputs;
   const void* grad;
-  void* exp_avg;         // compute dtype, like adv
+  void* exp_avg;  // compute dtype, like adv
   void* exp_avg_sq;
-  void* best;            // like adv
-  void* best_distance;   // one value a row, compute dtype, here and below; infinity: none found
-  void* distance;        // of adv, kept up to date
-  void* dual;            // log(λ₂ / λ₁)
-  void* dual_average;    // moving average of λ₁ = 1 / (1 + exp(dual))
-  const void* margin;    // of the point just predicted
+  void* best;           // like adv
+  void* best_distance;  // one value a row, compute dtype, here and below; infinity: none found
+  void* distance;       // of adv, kept up to date
+  void* dual;           // log(λ₂ / λ₁)
+  void* dual_average;   // moving average of λ₁ = 1 / (1 + exp(dual))
+  const void* margin;   // of the point just predicted
   int64_t channels;
   int prox;
-  int adaptive;          // Adam's second moment, or plain steps
-  double step_size;      // in units of the box width
-  double normalize;      // exponent of the norm that divides each row's gradient; 0: none
+  int adaptive;      // Adam's second moment, or plain steps
+  double step_size;  // in units of the box width
+  double normalize;  // exponent of the norm that divides each row's gradient; 0: none
   double beta1, beta2, correction1, correction2;
   double dual_step, dual_limit, dual_momentum;
   double low, high;

@@ -42,8 +42,8 @@ struct DualNormalize {
   }
 };
 
-// One half of an iteration of seed 004, eq. 12: direction = dual(z), value = ‖z‖_p*, change = ‖direction − previous‖₂. With a
-// finite alpha that of eq. 11: the projection of previous + alpha z onto the unit sphere of ‖·‖_p.
+// One half of an iteration of seed 004, eq. 12: direction = dual(z), value = ‖z‖_p*, change = ‖direction − previous‖₂.
+// With a finite alpha that of eq. 11: the projection of previous + alpha z onto the unit sphere of ‖·‖_p.
 struct PowerIterationStep {
   template <class Row>
   static PR_FN void run(Row& row, const PowerStepArgs& a) {

@@ -5,7 +5,8 @@
 
 namespace pyrobust {
 
-// out: one value a row, in the compute dtype. p: 0, 1, 2 or infinity; for p = 0 a row is `channels` planes of batch.cols groups.
+// out: one value a row, in the compute dtype. p: 0, 1, 2 or infinity; for p = 0 a row is `channels` planes of
+// batch.cols groups.
 struct NormArgs {
   void* out;
   const void* x;
@@ -21,7 +22,8 @@ struct DualArgs {
   void* workspace;
 };
 
-// value, change: one value a row, in the compute dtype. previous may be null where alpha is infinite: change is then NaN.
+// value, change: one value a row, in the compute dtype. previous may be null where alpha is infinite: change is then
+// NaN.
 struct PowerStepArgs {
   void* direction;
   void* value;

@@ -2,13 +2,14 @@
 //
 // Per row, with r = (adv − inputs) / width, ρ = λ₁ / λ₂ the weight of the norm, and w the diagonal metric of the step:
 //   best      ← adv where it is adversarial (margin < 0) and nearer than the best
-//   g         ← grad / ‖grad‖                      (by the dual norm, so that ρ near 1 balances both terms whatever the logits' scale)
-//   g         ← g + ρ r / ‖r‖₂                     (gradient_l2 alone)
-//   m, v      ← Adam's moments; h = √v̂ + 1e-8, or 1 for plain steps; w = h / step_size
-//   r         ← box(r − m̂ / w), then argmin_u ½ Σ w (u − r)² + ρ ‖u‖, exactly (0 lies in the box and the minimiser between 0 and r,
+//   g         ← grad / ‖grad‖                      (by the dual norm, so that ρ near 1 balances both terms whatever the
+//   logits' scale) g         ← g + ρ r / ‖r‖₂                     (gradient_l2 alone) m, v      ← Adam's moments; h =
+//   √v̂ + 1e-8, or 1 for plain steps; w = h / step_size r         ← box(r − m̂ / w), then argmin_u ½ Σ w (u − r)² + ρ
+//   ‖u‖, exactly (0 lies in the box and the minimiser between 0 and r,
 //               so it stays inside)
 //   dual      ← clamp(dual + dual_step sign(margin)); dual_average follows λ₁
-// (seed 003, algorithms 2 and 3, corrected.) The fewest bytes: read adv, inputs, grad and the moments, write adv and the moments.
+// (seed 003, algorithms 2 and 3, corrected.) The fewest bytes: read adv, inputs, grad and the moments, write adv and
+// the moments.
 #pragma once
 
 #include "../common/dual.h"
@@ -21,16 +22,15 @@ template <class C>
 struct Metric {
   C correction, inverse_step;
   bool adaptive;
-  PR_FN C operator()(C v) const {
-    return (adaptive ? square_root(v * correction) + C(1e-8) : C(1)) * inverse_step;
-  }
+  PR_FN C operator()(C v) const { return (adaptive ? square_root(v * correction) + C(1e-8) : C(1)) * inverse_step; }
 };
 
 struct PrimalDualStep {
   template <class Row>
   static PR_FN void run(Row& row, const StepArgs& a) {
     using C = typename Row::Compute;
-    const C margin = value<C>(row, a.margin), distance = value<C>(row, a.distance), best = value<C>(row, a.best_distance);
+    const C margin = value<C>(row, a.margin), distance = value<C>(row, a.distance),
+            best = value<C>(row, a.best_distance);
     const C average = value<C>(row, a.dual_average), dual = value<C>(row, a.dual);
     const bool better = margin < C(0) && distance < best;
     const double rho = double(average) / (1 - double(average));
@@ -67,7 +67,8 @@ struct PrimalDualStep {
   static PR_FN double gradient_scale(Row& row, const StepArgs& a) {
     if (a.normalize == 0) return 1;
     double norm = 0;
-    for (int64_t c = 0; c < a.channels; ++c) {  // more than one plane for l0 alone, where the norm is the largest magnitude
+    for (int64_t c = 0; c < a.channels;
+         ++c) {  // more than one plane for l0 alone, where the norm is the largest magnitude
       row.load(row.in_plane(a.grad, c, a.channels));
       norm = larger(norm, kept_norm(row, a.normalize));
     }
@@ -112,7 +113,8 @@ struct PrimalDualStep {
     const auto w = metric<C>(a);
     const C weight = C(rho);
     if (prox == Prox::l1) {
-      row.update([weight, w](C r, C v) PR_LAMBDA { return copy_sign(positive(absolute(r) - weight / w(v)), r); }, v_now);
+      row.update([weight, w](C r, C v) PR_LAMBDA { return copy_sign(positive(absolute(r) - weight / w(v)), r); },
+                 v_now);
     } else if (prox == Prox::linf) {
       const C level = C(linf_level(row, w, v_now, rho));
       row.update([level](C r) PR_LAMBDA { return clamp(r, -level, level); });
@@ -153,14 +155,14 @@ struct PrimalDualStep {
       const double rise = (above.first - rho) / above.second;
       if (step == 0 && rise <= 0) return 0;
       level = double(t) + rise;
-      if (above.second == active || absolute(above.first - rho) <= kPrecision<C> * rho) break;
+      if (above.second == active || rise <= kPrecision<C> * level) break;  // it rises to the root, but for rounding
       active = above.second;
     }
     return level;
   }
 
-  // The size s = ‖u‖₂ of the minimiser u = r w s / (w s + ρ) of ½ Σ w (u − r)² + ρ ‖u‖₂: Σ (w r / (w s + ρ))² = 1; 0 where
-  // ‖w r‖₂ ≤ ρ. Newton's method on the square root of the sum, from 0, increases to the root.
+  // The size s = ‖u‖₂ of the minimiser u = r w s / (w s + ρ) of ½ Σ w (u − r)² + ρ ‖u‖₂: Σ (w r / (w s + ρ))² = 1; 0
+  // where ‖w r‖₂ ≤ ρ. Newton's method on the square root of the sum, from 0, increases to the root.
   template <class Row, class W, class V>
   static PR_FN double l2_size(Row& row, W w, V v_now, double rho) {
     using C = typename Row::Compute;
@@ -196,13 +198,12 @@ struct PrimalDualStep {
         return kept + step.w(v) * r * r;
       };
       const auto arrays = [&](auto use) {
-        use(row.in_plane(a.grad, c, a.channels), row.in_plane(a.inputs, c, a.channels), row.inout_plane(a.adv, c, a.channels),
-            row.wide_inout_plane(a.exp_avg, c, a.channels), row.wide_inout_plane(a.exp_avg_sq, c, a.channels));
+        use(row.in_plane(a.grad, c, a.channels), row.in_plane(a.inputs, c, a.channels),
+            row.inout_plane(a.adv, c, a.channels), row.wide_inout_plane(a.exp_avg, c, a.channels),
+            row.wide_inout_plane(a.exp_avg_sq, c, a.channels));
       };
       if (c == 0) {
-        arrays([&](auto... all) {
-          row.load([move](auto&... e) PR_LAMBDA { return move(C(0), e...); }, all...);
-        });
+        arrays([&](auto... all) { row.load([move](auto&... e) PR_LAMBDA { return move(C(0), e...); }, all...); });
       } else {
         arrays([&](auto... all) { row.update(move, all...); });
       }
@@ -212,7 +213,8 @@ struct PrimalDualStep {
       row.each([threshold](C size, C x, C& adv) PR_LAMBDA { adv = size <= threshold ? x : adv; },
                row.in_plane(a.inputs, c, a.channels), row.inout_plane(a.adv, c, a.channels));
     }
-    return C(row.sum([threshold](C size) PR_LAMBDA { return size > threshold ? C(1) : (size <= threshold ? C(0) : size); }));
+    return C(
+        row.sum([threshold](C size) PR_LAMBDA { return size > threshold ? C(1) : (size <= threshold ? C(0) : size); }));
   }
 };
 

@@ -86,8 +86,8 @@ PR_FN C room(C z, C center, C low, C high) {
   return z > C(0) ? high - center : center - low;
 }
 
-// τ for which Σ min((|z| − τ)₊, room) = radius, for the kept z; the sum falls with τ but is not convex, so Newton's steps are
-// guarded by a bracket. Invalid: NaN or ±Inf in the row, or a negative or NaN radius.
+// τ for which Σ min((|z| − τ)₊, room) = radius, for the kept z; the sum falls with τ but is not convex, so Newton's
+// steps are guarded by a bracket. Invalid: NaN or ±Inf in the row, or a negative or NaN radius.
 template <class Row>
 PR_SEARCH Level l1_box_threshold(Row& row, const void* center, double radius, double low_bound, double high_bound) {
   using C = typename Row::Compute;
@@ -143,9 +143,9 @@ PR_SEARCH int64_t first_largest(Row& row, typename Row::Compute most) {
   int64_t low = 0, high = row.size() - 1;
   while (low < high) {
     const int64_t middle = low + (high - low) / 2;
-    const double before = row.sum(
-        [most, middle](C v, int64_t i) PR_LAMBDA { return absolute(v) == most && i <= middle ? C(1) : C(0); },
-        position());
+    const double before =
+        row.sum([most, middle](C v, int64_t i) PR_LAMBDA { return absolute(v) == most && i <= middle ? C(1) : C(0); },
+                position());
     if (before > 0) {
       high = middle;
     } else {
@@ -155,9 +155,10 @@ PR_SEARCH int64_t first_largest(Row& row, typename Row::Compute most) {
   return low;
 }
 
-// A nearest point of ‖y‖_p = radius to the kept values, written to `out`. Outside the ball it is the projection onto the ball.
-// Inside: p = 2 scales up, p = 1 adds the missing sum in equal shares away from zero, p = ∞ moves the largest element (the first
-// one on ties) to ±radius. A zero row, to which all directions are equally near, moves along its first element for p = 2.
+// A nearest point of ‖y‖_p = radius to the kept values, written to `out`. Outside the ball it is the projection onto
+// the ball. Inside: p = 2 scales up, p = 1 adds the missing sum in equal shares away from zero, p = ∞ moves the largest
+// element (the first one on ties) to ±radius. A zero row, to which all directions are equally near, moves along its
+// first element for p = 2.
 template <class Row>
 PR_SEARCH void write_sphere_projection(Row& row, void* out, double p, double radius) {
   using C = typename Row::Compute;
@@ -175,15 +176,14 @@ PR_SEARCH void write_sphere_projection(Row& row, void* out, double p, double rad
     const double norm = norm2(row, [](C v) PR_LAMBDA { return v; });
     const Factor<C> factor(norm > 0 ? radius / norm : 0);
     const C first = norm > 0 ? C(0) : C(radius);
-    return row.each(
-        [factor, first](C v, int64_t i, C& o) PR_LAMBDA { o = factor(v) + (i == 0 ? first : C(0)); },
-        position(), row.out(out));
+    return row.each([factor, first](C v, int64_t i, C& o) PR_LAMBDA { o = factor(v) + (i == 0 ? first : C(0)); },
+                    position(), row.out(out));
   }
   const C limit = C(radius), most = row.max([](C v) PR_LAMBDA { return v; });
   const int64_t moved = most < limit ? first_largest(row, most) : -1;
-  row.each(
-      [limit, moved](C v, int64_t i, C& o) PR_LAMBDA { o = i == moved ? copy_sign(limit, v) : clamp(v, -limit, limit); },
-      position(), row.out(out));
+  row.each([limit, moved](C v, int64_t i, C& o)
+               PR_LAMBDA { o = i == moved ? copy_sign(limit, v) : clamp(v, -limit, limit); },
+           position(), row.out(out));
 }
 
 struct ProjectLpSphere {

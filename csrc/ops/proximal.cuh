@@ -73,7 +73,8 @@ struct ProxL0Group {
     if (weight >= C(0)) {
       write_groups(row, a.out, a.x, a.channels, [threshold](C v, int64_t) PR_LAMBDA { return !(v <= threshold); });
     } else {
-      for (int64_t c = 0; c < a.channels; ++c) row.map([threshold](C& o) PR_LAMBDA { o = threshold; }, row.out_plane(a.out, c, a.channels));
+      for (int64_t c = 0; c < a.channels; ++c)
+        row.map([threshold](C& o) PR_LAMBDA { o = threshold; }, row.out_plane(a.out, c, a.channels));
     }
   }
 };

@@ -1,5 +1,5 @@
-// Proximal operators prox_λf(x) = argmin_u λ f(u) + ½‖u − x‖₂², row by row. NaN stays; where a row's result is undefined
-// (NaN, ±Inf, or a negative or NaN λ) the row becomes NaN.
+// Proximal operators prox_λf(x) = argmin_u λ f(u) + ½‖u − x‖₂², row by row. NaN stays; where a row's result is
+// undefined (NaN, ±Inf, or a negative or NaN λ) the row becomes NaN.
 #pragma once
 
 #include "../common/row_op.h"
@@ -13,7 +13,8 @@ struct ProxArgs {
   void* workspace;
 };
 
-// by_max: threshold the group's largest magnitude instead of its l2 norm. A row is `channels` planes of batch.cols groups.
+// by_max: threshold the group's largest magnitude instead of its l2 norm. A row is `channels` planes of batch.cols
+// groups.
 struct GroupProxArgs {
   void* out;
   const void* x;

@@ -26,8 +26,8 @@ PR_FN double uniform(uint32_t high, uint32_t low, double) {
   return (double((uint64_t(high) << 21) | (low >> 11)) + 1) * 0x1p-53;
 }
 
-// One point of the unit ball of ‖·‖_p, uniformly: l∞ by coordinates; l2 by a Gaussian direction at radius U^(1/n); l1 by n + 1
-// exponentials over their sum, signs apart (Barthe et al. 2005).
+// One point of the unit ball of ‖·‖_p, uniformly: l∞ by coordinates; l2 by a Gaussian direction at radius U^(1/n); l1
+// by n + 1 exponentials over their sum, signs apart (Barthe et al. 2005).
 struct SampleLpBall {
   template <class Row>
   static PR_FN void run(Row& row, const SampleArgs& a) {

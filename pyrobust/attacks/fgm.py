@@ -30,7 +30,7 @@ def fgm(
     l2.
 
     :func:`pyrobust.attacks.pgd` with one step of length eps from the input itself; arguments, result and errors are as
-    there. Two forward passes and one backward pass.
+    there. Three forward passes and one backward pass.
 
     Source: Goodfellow et al. 2015; seed 003, eq. 2.16–2.17; seed 002, §4.1 for l1 and l2.
     """

@@ -35,8 +35,7 @@ HAS_CUDA_KERNELS: bool = native.info()["cuda_built"]
 
 def has_kernel(tensor: Tensor) -> bool:
     """Whether the native module computes on this tensor's device; elsewhere the reference does."""
-    device = tensor.device.type
-    return device == "cpu" or (device == "cuda" and HAS_CUDA_KERNELS)
+    return tensor.is_cpu or (HAS_CUDA_KERNELS and tensor.is_cuda)
 
 
 def launch(name: str, like: Tensor, rows: int, cols: int, *fields: Any) -> None:

@@ -20,16 +20,20 @@ LIBRARY = torch.library.Library("pyrobust", "DEF")  # kept alive for the life of
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
+_is_compiling = torch.compiler.is_compiling
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._functorch.peek_interpreter_stack
+
+
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Whether an eager call on these tensors may skip the dispatcher: nothing traces, transforms or differentiates
-    it."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
-        return False
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    """Whether an eager call on these tensors may skip the dispatcher: nothing traces, transforms or differentiates it."""
+    if _is_compiling() or _dispatch_modes() or _transforms() is not None:
         return False
     grad = torch.is_grad_enabled()
     for t in tensors:
-        if t is not None and (type(t) not in _PLAIN_TYPES or (grad and t.requires_grad) or not has_kernel(t)):
+        if t is None:
+            continue
+        if type(t) not in _PLAIN_TYPES or not has_kernel(t) or (grad and t.requires_grad):
             return False
     return True
 
@@ -64,11 +68,18 @@ def check_rows(name: str, x: Tensor, argument: str = "x") -> None:
 
 def check_like(name: str, argument: str, tensor: Tensor, x: Tensor) -> None:
     """Raise unless ``tensor`` has the shape, dtype and device of ``x``."""
+    check_tensor(name, argument, tensor, x.shape, x.dtype, x.device)
+
+
+def check_tensor(
+    name: str, argument: str, tensor: Tensor, shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Raise unless ``tensor`` has this shape, dtype and device."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: {argument}: expected a torch.Tensor, got {type(tensor).__name__}")
-    if tensor.shape != x.shape or tensor.dtype != x.dtype or tensor.device != x.device:
+    if tensor.shape != shape or tensor.dtype != dtype or tensor.device != device:
         raise ValueError(
-            f"{name}: {argument}: expected {x.dtype} {tuple(x.shape)} on {x.device}, "
+            f"{name}: {argument}: expected {dtype} {tuple(shape)} on {device}, "
             f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
         )
 
@@ -125,14 +136,6 @@ def register(
         torch.library.register_autograd(f"pyrobust::{name}", backward, setup_context=setup_context, lib=LIBRARY)
 
 
-def address(value: Any) -> Any:
-    """A schema argument as the native function takes it: the address of a tensor, 0 for None, anything else as it
-    is."""
-    if value is None:
-        return 0
-    return value.data_ptr() if isinstance(value, Tensor) else value
-
-
 class RowOp:
     """An op from ``x`` to a tensor like ``x``, with an in-place twin; called with its schema's arguments, already
     checked.
@@ -160,6 +163,7 @@ class RowOp:
         self.channels = channels  # the place of `int channels` among args, or None
         parts = [part.strip() for part in args.split(",")] if args else []
         self._optional = next((i for i, part in enumerate(parts) if part.startswith("Tensor?")), None)
+        self._tensors = [i for i, part in enumerate(parts) if part.startswith("Tensor ")]
         tail = "".join(f", {part}" for part in parts)
 
         def flat_reference(x: Tensor, *rest: Any) -> Tensor:
@@ -234,14 +238,15 @@ class RowOp:
             return
         if self.channels is not None:
             cols //= rest[self.channels]
-        # Bound to names until the launch, so that copies made for contiguity outlive their addresses.
-        held = [r.contiguous() if isinstance(r, Tensor) else r for r in rest]
-        fields = [address(r) for r in held]
-        at = self._optional
-        if at is not None:
-            values = fields.pop(at)
-            if values:
-                fields[at - 1] = values
+        fields = list(rest)
+        copies = []  # made for contiguity: they have to outlive their addresses
+        for at in self._tensors:
+            copies.append(fields[at].contiguous())
+            fields[at] = copies[-1].data_ptr()
+        if self._optional is not None:
+            values = fields.pop(self._optional)
+            if values is not None:
+                fields[self._optional - 1] = values.data_ptr()
         launch(self.name, x, rows, cols, out.data_ptr(), x.data_ptr(), *fields)
 
 

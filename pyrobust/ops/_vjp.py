@@ -47,8 +47,9 @@ def project_l2_ball(grad: Tensor, x: Tensor, y: Tensor, radius: float, radii: Te
     return torch.where(norm <= r, g, tangent).reshape(x.shape)
 
 
-def project_linf_ball(grad: Tensor, x: Tensor, y: Tensor, *_: object) -> Tensor:
-    return torch.where(x == y, grad, 0)
+def project_linf_ball(grad: Tensor, x: Tensor, y: Tensor, radius: float, radii: Tensor | None) -> Tensor:
+    g, flat = _rows(x, grad, x)
+    return torch.where(flat.abs() <= column(radius, radii, flat), g, 0).reshape(x.shape)
 
 
 def mask(grad: Tensor, x: Tensor, y: Tensor, *_: object) -> Tensor:
@@ -100,7 +101,7 @@ def project_lp_sphere(grad: Tensor, x: Tensor, y: Tensor, radius: float, radii: 
         sign = torch.where(flat < 0, -1, 1).to(g.dtype)
         inward = g - sign * (sign * g).mean(1, keepdim=True)
         return torch.where(outside, _on_face(g, result.sign()), inward).reshape(x.shape)
-    return torch.where(flat == result, g, 0).reshape(x.shape)
+    return torch.where((flat == result) & (flat.abs() <= r), g, 0).reshape(x.shape)
 
 
 def prox_l1(grad: Tensor, x: Tensor, y: Tensor, *_: object) -> Tensor:

@@ -7,7 +7,8 @@ here is differentiable; nothing synchronises with the device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+import operator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from pyrobust.ops._register import (
     channels_of,
     check_like,
     check_rows,
+    check_tensor,
     is_plain,
     mark_changed,
     register,
@@ -129,9 +131,11 @@ def pgd_step(
 
 def _check_state(name: str, adv: Tensor, **tensors: Tensor) -> None:
     check_rows(name, adv, "adv")
+    requires_grad = adv.requires_grad
     for argument, tensor in tensors.items():
         check_like(name, argument, tensor, adv)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (adv, *tensors.values())):
+        requires_grad |= tensor.requires_grad
+    if requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name}: expected tensors that do not require grad: attack steps have no derivative")
 
 
@@ -142,7 +146,7 @@ def _bounds(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
-@dataclass
+@dataclass(slots=True)
 class PrimalDualState:
     """What a primal-dual attack carries from step to step; one value a row is (N,) in float64 for float64, else
     float32.
@@ -165,6 +169,29 @@ class PrimalDualState:
     distance: Tensor
     dual: Tensor
     dual_average: Tensor
+    _checked: tuple[Tensor, ...] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def check(self, name: str) -> tuple[Tensor, ...]:
+        """The tensors, once they fit each other; checked again only when one of them was replaced.
+
+        Raises:
+            ValueError: naming the tensor.
+        """
+        tensors = self.tensors()
+        if self._checked is not None and all(map(operator.is_, tensors, self._checked)):
+            return tensors
+        adv, wide = self.adv, ROW_DTYPES[self.adv.dtype]
+        for argument, shape, dtype in (
+            ("exp_avg", adv.shape, wide),
+            ("exp_avg_sq", adv.shape, wide),
+            ("best", adv.shape, adv.dtype),
+            *((argument, adv.shape[:1], wide) for argument in ("best_distance", "distance", "dual", "dual_average")),
+        ):
+            check_tensor(name, f"state.{argument}", getattr(self, argument), shape, dtype, adv.device)
+        if not all(t.is_contiguous() for t in tensors):
+            raise ValueError(f"{name}: state: expected contiguous tensors, as PrimalDualState.start makes them")
+        self._checked = tensors
+        return tensors
 
     @classmethod
     def start(cls, inputs: Tensor, ratio: float) -> PrimalDualState:
@@ -194,7 +221,17 @@ class PrimalDualState:
         self.dual_average.fill_(ratio / (1 + ratio))
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
+        """All tensors, in the order in which they are declared."""
+        return (
+            self.adv,
+            self.exp_avg,
+            self.exp_avg_sq,
+            self.best,
+            self.best_distance,
+            self.distance,
+            self.dual,
+            self.dual_average,
+        )
 
 
 @dataclass(frozen=True)
@@ -225,6 +262,15 @@ class StepOptions:
     dual_momentum: float = 0.0
     bounds: tuple[float, float] = (0.0, 1.0)
     grouping: str = "value"
+    constants: list[float] = field(init=False, repr=False, compare=False)  # as the native step takes them
+
+    def __post_init__(self) -> None:
+        if not self.step_size > 0:
+            raise ValueError(f"StepOptions: step_size: expected a value > 0, got {self.step_size}")
+        low, high = _bounds("StepOptions", self.bounds)
+        normalize = self.normalize and check_exponent("StepOptions", self.normalize)
+        constants = [self.step_size, float(normalize), *self.betas, *self.corrections, self.dual_step, self.dual_limit]
+        object.__setattr__(self, "constants", [*constants, self.dual_momentum, low, high])
 
 
 def _primal_dual_run(
@@ -257,29 +303,19 @@ register(
 def _primal_dual_step_(
     name: str, prox: str, state: PrimalDualState, inputs: Tensor, grad: Tensor, margin: Tensor, options: StepOptions
 ) -> PrimalDualState:
-    _check_state(name, state.adv, inputs=inputs, grad=grad, best=state.best)
-    for argument in ("best_distance", "distance", "dual", "dual_average"):
-        check_like(name, argument, getattr(state, argument), margin)
-    if margin.shape != state.adv.shape[:1] or margin.dtype != ROW_DTYPES[state.adv.dtype]:
-        raise ValueError(
-            f"{name}: margin: expected {ROW_DTYPES[state.adv.dtype]} ({len(state.adv)},), got {margin.dtype} {tuple(margin.shape)}"
-        )
-    if not options.step_size > 0:
-        raise ValueError(f"{name}: step_size: expected a value > 0, got {options.step_size}")
-    low, high = _bounds(name, options.bounds)
-    normalize = options.normalize and check_exponent(name, options.normalize)
-    channels = channels_of(name, state.adv, options.grouping) if prox == "l0" else 1
-    if channels > 1 and normalize not in (0, math.inf):
-        raise ValueError(f"{name}: normalize: expected 0 or inf for pixel groups, got {options.normalize}")
-    constants = [
-        options.step_size, float(normalize), *options.betas, *options.corrections, options.dual_step, options.dual_limit,
-        options.dual_momentum, low, high,
-    ]  # fmt: skip
-    tensors = state.tensors()
-    if not all(t.is_contiguous() for t in tensors):
-        raise ValueError(f"{name}: state: expected contiguous tensors, as PrimalDualState.start makes them")
-    arguments: tuple[Any, ...] = (*tensors, inputs, grad, margin.contiguous(), channels, _PROX[prox], int(options.adaptive), constants)
-    if is_plain(state.adv, inputs, grad, margin):
+    adv = state.adv
+    check_rows(name, adv, "state.adv")
+    tensors = state.check(name)
+    _check_state(name, adv, inputs=inputs, grad=grad)
+    check_tensor(name, "margin", margin, adv.shape[:1], state.distance.dtype, adv.device)
+    channels = 1
+    if prox == "l0":
+        channels = channels_of(name, adv, options.grouping)
+        if channels > 1 and options.normalize not in (0, math.inf):
+            raise ValueError(f"{name}: normalize: expected 0 or inf for pixel groups, got {options.normalize}")
+    settings = (channels, _PROX[prox], int(options.adaptive), options.constants)
+    arguments: tuple[Any, ...] = (*tensors, inputs, grad, margin.contiguous(), *settings)
+    if is_plain(adv, inputs, grad, margin):
         _primal_dual_run(*arguments)
         mark_changed(*tensors)
     else:

@@ -1,0 +1,101 @@
+"""The benchmarks run at a tiny size, and their JSON holds what they promise."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+pytest.importorskip("sklearn")
+
+KERNELS = {
+    "project_l1_ball", "project_simplex", "project_l2_ball", "project_linf_ball", "project_l0_ball", "project_l1_box",
+    "prox_l1", "prox_l2", "prox_linf", "prox_l0", "prox_l0_group", "dual_normalize p=1", "dual_normalize p=2",
+    "dual_normalize p=inf", "dual_normalize p=3", "lp_norm l2", "power_iteration_step", "sample_lp_ball p=2",
+    "pgd_step linf", "pdgd_step", "pdpgd_step linf", "pdpgd_step l0", "attack_seed",
+}  # fmt: skip
+MINIMUM_NORM = {"pdpgd linf", "pdpgd l2", "pdpgd l1", "pdpgd l0", "pdgd l2"}
+
+
+def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    """The JSON of a smoke run in a process of its own, on one thread: tests share their cores."""
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "bench", *arguments, "--smoke", "--out", str(out)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(out.read_text())
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["machine"]["cpu"]
+    assert content["machine"]["native"]["cpu_level"]
+    assert content["arguments"]["smoke"] is True
+    assert all({"what", "bar", "measured", "ok"} <= bar.keys() for bar in content["bars"])
+    return content
+
+
+def positive(*figures: float) -> bool:
+    return all(math.isfinite(figure) and figure > 0 for figure in figures)
+
+
+def test_kernels(tmp_path: Path) -> None:
+    content = run(tmp_path, "kernels")
+    rows = content["rows"]
+    for shape in ([16, 784], [4, 3072]):
+        assert {row["op"] for row in rows if row["shape"] == shape} >= KERNELS
+    for row in rows:
+        assert positive(row["gb_s"], row["share"], row["x_copy"], row["function_x_copy"], row["function_x_clone"]), row
+        assert row["bytes"] % (4 * row["shape"][0] * row["shape"][1]) == 0
+        for peer in ("eager", "compile"):  # measured, or with the reason
+            assert "min_s" in row["times"][peer] or row["times"][peer]["skipped"], row
+        if row["op"] == "project_l1_ball":
+            assert positive(row["sort_x"], row["eager_x"])
+    overhead = {row["op"]: row for row in content["overhead"]}
+    assert overhead.keys() >= KERNELS
+    assert all(positive(overhead[op]["function_us"], overhead[op]["native_us"]) for op in KERNELS)
+
+
+def test_attacks(tmp_path: Path) -> None:
+    content = run(tmp_path, "attacks")
+    walls = {row["attack"]: row for row in content["wall"]}
+    assert walls.keys() == MINIMUM_NORM | {f"adv-lib {name}" for name in MINIMUM_NORM} | {"pgd linf", "fgm linf"}
+    strengths = {row["attack"]: row for row in content["strength"] if row["network"] == "digits"}
+    assert strengths.keys() == MINIMUM_NORM | {f"adv-lib {name}" for name in MINIMUM_NORM}
+    for row in walls.values():
+        if row["attack"].startswith("adv-lib") and row["note"]:
+            continue  # a missing peer says why
+        assert positive(row["over_bare"], row["ms_a_step"], row["bare_ms_a_step"]), row
+        assert row["forwards"] >= row["backwards"] >= row["steps"] - 1
+    for row in strengths.values():
+        if row["attack"].startswith("adv-lib") and row.get("note"):
+            continue
+        assert 0 <= row["success"] <= 1
+        assert row["success"] == 0 or positive(row["mean"])
+        assert row["backwards"] <= row["steps"] <= row["forwards"]
+
+
+def test_no_gpu_is_an_error() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "kernels", "--smoke", "--device", "cuda"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "no GPU" in done.stderr
