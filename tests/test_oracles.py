@@ -51,7 +51,7 @@ def test_the_nearest_point_of_a_half_space(norm, bounds, channels):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("kind", ["linear", "any", "all"])
 def test_models_against_a_grid(kind, norm, bounds):
-    """Two dimensions, a grid of step 1/200: its nearest adversarial point is at most two steps farther than the nearest."""
+    """Two dimensions, a grid of step 1/100: its nearest adversarial point is at most two steps farther than the nearest."""
     x = torch.tensor([[0.62, 0.71], [0.9, 0.55], [0.75, 0.8]], dtype=torch.float64)
     if kind == "linear":
         model = Linear(
@@ -75,8 +75,8 @@ def test_models_against_a_grid(kind, norm, bounds):
     assert (logits[:, 1:].amax(1) >= logits[:, 0] - 1e-9)[found].all(), (
         "just beyond the nearest point the class changes"
     )
-    low, high = bounds or (-3.0, 4.0)
-    axis = torch.linspace(low, high, int((high - low) * 200) + 1, dtype=torch.float64)
+    low, high = bounds or (-1.5, 2.5)
+    axis = torch.linspace(low, high, int((high - low) * 100) + 1, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     grid = grid[model(grid).argmax(1) != 0]
     for row in range(3):
@@ -87,4 +87,4 @@ def test_models_against_a_grid(kind, norm, bounds):
         if norm == "l0":
             assert best == distance[row]
         else:
-            assert distance[row] - 1e-9 <= best <= distance[row] + 0.02
+            assert distance[row] - 1e-9 <= best <= distance[row] + 0.04

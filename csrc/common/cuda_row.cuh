@@ -145,101 +145,100 @@ class CudaRow {
     return position;
   }
 
-  // f(elements…) for the positions of one pack inside the row.
+  // f(elements…) for the positions of one pack inside the row: by vectors where all arrays allow it, else one by one.
   template <class F, class... A>
   PR_FN void visit_pack(F f, int64_t base, A... arrays) const {
-    const int count = end_ - base < kPack ? int(end_ - base) : kPack;
+    if (end_ - base >= kPack && (... && aligned(arrays, base))) return visit<kPack>(f, base, arrays...);
+    const int64_t end = end_ - base < kPack ? end_ : base + kPack;
+#pragma unroll 1
+    for (int64_t i = base; i < end; ++i) visit<1>(f, i, arrays...);
+  }
+
+  // f on N positions from `base` on.
+  template <int N, class F, class... A>
+  static PR_FN void visit(F f, int64_t base, A... arrays) {
     auto run = [&](auto... packs) {
 #pragma unroll
-      for (int j = 0; j < kPack; ++j)
-        if (j < count) f(packs.item[j]...);
-      (commit(arrays, base, count, packs), ...);
+      for (int j = 0; j < N; ++j) f(packs.item[j]...);
+      (commit(arrays, base, packs), ...);
     };
-    run(fetch(arrays, base, count)...);
+    run(fetch<N>(arrays, base)...);
   }
 
-  template <class U>
-  static PR_FN bool whole(const U* data, int count) {
-    return count == kPack && reinterpret_cast<uintptr_t>(data) % 16 == 0;
+  template <class Array>
+  static PR_FN bool aligned(Array array, int64_t base) {
+    return reinterpret_cast<uintptr_t>(array.data + base) % 16 == 0;
   }
+  static PR_FN bool aligned(Position, int64_t) { return true; }
 
-  template <class U>
-  static PR_FN Pack<compute_t<U>, kPack> read(const U* data, int count) {
-    Pack<U, kPack> stored;
-    if (whole(data, count)) {
-      load_vector(stored.item, data);
+  // 16-byte accesses where N is a pack; __restrict__ is not claimed, because in-place calls alias.
+  template <int N, class U>
+  static PR_FN Pack<compute_t<U>, N> read(const U* data) {
+    Pack<U, N> stored;
+    if constexpr (N == 1) {
+      stored.item[0] = *data;
     } else {
 #pragma unroll
-      for (int j = 0; j < kPack; ++j) stored.item[j] = data[j < count ? j : 0];
+      for (int v = 0; v < int(N * sizeof(U) / 16); ++v) {
+        const uint4 quad = reinterpret_cast<const uint4*>(data)[v];
+        __builtin_memcpy(reinterpret_cast<char*>(stored.item) + 16 * v, &quad, 16);
+      }
     }
-    Pack<compute_t<U>, kPack> pack;
+    Pack<compute_t<U>, N> pack;
 #pragma unroll
-    for (int j = 0; j < kPack; ++j) pack.item[j] = to_compute(stored.item[j]);
+    for (int j = 0; j < N; ++j) pack.item[j] = to_compute(stored.item[j]);
     return pack;
   }
 
-  template <class U>
-  static PR_FN void write(U* data, int count, const Pack<compute_t<U>, kPack>& pack) {
-    Pack<U, kPack> stored;
+  template <class U, int N>
+  static PR_FN void write(U* data, const Pack<compute_t<U>, N>& pack) {
+    Pack<U, N> stored;
 #pragma unroll
-    for (int j = 0; j < kPack; ++j) stored.item[j] = FromCompute<U>::of(pack.item[j]);
-    if (whole(data, count)) {
-      store_vector(data, stored.item);
+    for (int j = 0; j < N; ++j) stored.item[j] = FromCompute<U>::of(pack.item[j]);
+    if constexpr (N == 1) {
+      *data = stored.item[0];
     } else {
 #pragma unroll
-      for (int j = 0; j < kPack; ++j)
-        if (j < count) data[j] = stored.item[j];
+      for (int v = 0; v < int(N * sizeof(U) / 16); ++v) {
+        uint4 quad;
+        __builtin_memcpy(&quad, reinterpret_cast<const char*>(stored.item) + 16 * v, 16);
+        reinterpret_cast<uint4*>(data)[v] = quad;
+      }
     }
   }
 
-  // The 16-byte accesses of a pack; __restrict__ is not claimed, because in-place calls alias.
-  template <class U>
-  static PR_FN void load_vector(U* to, const U* from) {
-#pragma unroll
-    for (int v = 0; v < int(kPack * sizeof(U) / 16); ++v) {
-      const uint4 quad = reinterpret_cast<const uint4*>(from)[v];
-      __builtin_memcpy(reinterpret_cast<char*>(to) + 16 * v, &quad, 16);
-    }
+  template <int N, class U>
+  static PR_FN Pack<compute_t<U>, N> fetch(In<U> array, int64_t base) {
+    return read<N>(array.data + base);
   }
-  template <class U>
-  static PR_FN void store_vector(U* to, const U* from) {
-#pragma unroll
-    for (int v = 0; v < int(kPack * sizeof(U) / 16); ++v) {
-      uint4 quad;
-      __builtin_memcpy(&quad, reinterpret_cast<const char*>(from) + 16 * v, 16);
-      reinterpret_cast<uint4*>(to)[v] = quad;
-    }
+  template <int N, class U>
+  static PR_FN Pack<compute_t<U>, N> fetch(InOut<U> array, int64_t base) {
+    return read<N>(static_cast<const U*>(array.data) + base);
   }
-
-  template <class U>
-  static PR_FN Pack<compute_t<U>, kPack> fetch(In<U> array, int64_t base, int count) {
-    return read(array.data + base, count);
-  }
-  template <class U>
-  static PR_FN Pack<compute_t<U>, kPack> fetch(InOut<U> array, int64_t base, int count) {
-    return read(static_cast<const U*>(array.data) + base, count);
-  }
-  template <class U>
-  static PR_FN Pack<compute_t<U>, kPack> fetch(Out<U>, int64_t, int) {
+  template <int N, class U>
+  static PR_FN Pack<compute_t<U>, N> fetch(Out<U>, int64_t) {
     return {};
   }
-  static PR_FN Pack<int64_t, kPack> fetch(Position, int64_t base, int) {
-    Pack<int64_t, kPack> pack;
+  template <int N>
+  static PR_FN Pack<int64_t, N> fetch(Position, int64_t base) {
+    Pack<int64_t, N> pack;
 #pragma unroll
-    for (int j = 0; j < kPack; ++j) pack.item[j] = base + j;
+    for (int j = 0; j < N; ++j) pack.item[j] = base + j;
     return pack;
   }
 
-  template <class U, class P>
-  static PR_FN void commit(Out<U> array, int64_t base, int count, const P& pack) {
-    write(array.data + base, count, pack);
+  template <class U, int N>
+  static PR_FN void commit(Out<U> array, int64_t base, const Pack<compute_t<U>, N>& pack) {
+    write(array.data + base, pack);
   }
-  template <class U, class P>
-  static PR_FN void commit(InOut<U> array, int64_t base, int count, const P& pack) {
-    write(array.data + base, count, pack);
+  template <class U, int N>
+  static PR_FN void commit(InOut<U> array, int64_t base, const Pack<compute_t<U>, N>& pack) {
+    write(array.data + base, pack);
   }
-  template <class Any, class P>
-  static PR_FN void commit(Any, int64_t, int, const P&) {}
+  template <class U, int N>
+  static PR_FN void commit(In<U>, int64_t, const Pack<compute_t<U>, N>&) {}
+  template <int N>
+  static PR_FN void commit(Position, int64_t, const Pack<int64_t, N>&) {}
 
   int64_t index_, cols_, begin_, end_;
   Compute* kept_;

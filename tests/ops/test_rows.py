@@ -344,7 +344,7 @@ def test_bad_values_are_named(argument, name):
         ("bounds", lambda: ops.pgd_step(G, G, G, 2, 1.0, 0.1, bounds=(0.0, INF))),
         ("norm", lambda: ops.pdpgd_step(START, G, G, L.float(), "l3", OPTIONS)),
         ("grad", lambda: ops.pdpgd_step(START, G, G[:, 1:], L.float(), "l2", OPTIONS)),
-        ("best_distance", lambda: ops.pdpgd_step(START, G, G, L.double(), "l2", OPTIONS)),
+        ("margin", lambda: ops.pdpgd_step(START, G, G, L.double(), "l2", OPTIONS)),
         ("step_size", lambda: ops.pdgd_step(START, G, G, L.float(), StepOptions(0.0, 0.1))),
         ("bounds", lambda: ops.pdgd_step(START, G, G, L.float(), StepOptions(0.1, 0.1, bounds=(1.0, 1.0)))),
         ("p", lambda: ops.pdgd_step(START, G, G, L.float(), StepOptions(0.1, 0.1, normalize=0.5))),
