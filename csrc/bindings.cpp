@@ -13,6 +13,8 @@
 #include "ops/projections.h"
 #include "ops/proximal.h"
 #include "ops/sampling.h"
+#include "ops/spectral.h"
+#include "ops/total_variation.h"
 
 #if defined(PYROBUST_CUDA)
 #include "common/cuda_info.h"
@@ -171,6 +173,10 @@ PYBIND11_MODULE(_native, module) {
   module.def("outgrows_chip", [](int64_t rows, int64_t cols, int dtype, int device) {
     return outgrows_chip({rows, cols, static_cast<DType>(dtype), device, nullptr});
   });
+  module.def("spectral_space", spectral_space);
+  module.def("prox_tv_space", [](int64_t height, int64_t width, int dtype) {
+    return prox_tv_space(height, width, static_cast<DType>(dtype));
+  });
   module.def("level", [] { return kLevelNames[level()]; });
   level();  // an unusable PYROBUST_CPU_LEVEL is an error of the import
 
@@ -190,9 +196,11 @@ PYBIND11_MODULE(_native, module) {
   PR_OP(ProxArgs, prox_l2, A, A, S, A);
   PR_OP(ProxArgs, prox_linf, A, A, S, A);
   PR_OP(GroupProxArgs, prox_l0_group, A, A, S, I, int, A);
+  PR_OP(TotalVariationArgs, prox_tv, A, A, S, I, I, I, D, int, A);
   PR_OP(NormArgs, lp_norm, A, A, D, I, A);
   PR_OP(DualArgs, dual_normalize, A, A, D, A);
   PR_OP(PowerStepArgs, power_iteration_step, A, A, A, A, A, D, D, A);
+  PR_OP(SpectralArgs, spectral_norm_step, A, A, A, I, D, A);
   PR_OP(SampleArgs, sample_lp_ball, A, A, S, I, I, D, A);
   PR_OP(SeedArgs, attack_seed, A, A, A, A, A, A, A, A, int, A);
   PR_OP(PgdArgs, pgd_step, A, A, A, A, S, S, D, D, D, D, A);

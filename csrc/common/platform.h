@@ -6,7 +6,7 @@
 #if defined(__CUDACC__)
 #define PR_FN __device__ __forceinline__
 #define PR_HOST_FN __host__ __device__ inline
-#define PR_SCALAR __device__ __noinline__  // long scalar functions: one copy a kernel
+#define PR_SCALAR inline __device__ __noinline__  // long scalar functions: one copy a kernel
 #define PR_SEARCH __device__ __forceinline__
 #define PR_LAMBDA
 #define PR_LEVEL cuda

@@ -112,6 +112,9 @@ class Arrays {
     return add(Array::scratch, wide(), case_.cols).data;
   }
 
+  // What a launcher is given beside its arguments, and no comparison sees.
+  void* scratch(DType dtype, int64_t row_size) { return add(Array::scratch, dtype, row_size).data; }
+
   // Reports the first difference from what `reference` computed; `exactly` asks for the same bits.
   bool agrees_with(const Arrays& reference, bool exactly, const char* what) const {
     for (size_t a = 0, b = 0; a < arrays_.size(); ++a) {

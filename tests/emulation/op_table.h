@@ -9,6 +9,8 @@
 #include "ops/projections.h"
 #include "ops/proximal.h"
 #include "ops/sampling.h"
+#include "ops/spectral.h"
+#include "ops/total_variation.h"
 
 namespace test {
 
@@ -70,6 +72,32 @@ inline StepArgs step_args(Arrays& a, Prox prox, int64_t planes, int adaptive, do
           a.workspace()};
 }
 
+// A divisor of the row's length, so that rows become matrices and images.
+inline int64_t height_of(int64_t cols) {
+  for (int64_t height : {8, 7, 3})
+    if (cols % height == 0) return height;
+  return 1;
+}
+inline TotalVariationArgs tv_args(Arrays& a, int isotropic) {
+  const int64_t planes = a.cols() % 2 == 0 ? 2 : 1, size = a.cols() / planes, height = height_of(size),
+                width = size / height;
+  const DType dtype = a.batch().dtype;
+  return {a.out(), a.x(),     a.scalar(0.3),
+          height,  width,     17,
+          1e-3,    isotropic, a.scratch(compute_type(dtype), planes * prox_tv_space(height, width, dtype))};
+}
+// Every row of x is a layer.
+inline SpectralArgs spectral_args(Arrays& a) {
+  const int64_t rows = height_of(a.cols()), cols = a.cols() / rows;
+  const DType dtype = a.batch().dtype, wide = compute_type(dtype);
+  auto* const weights = static_cast<char*>(a.x());
+  auto* const us = static_cast<char*>(a.moment());
+  auto* const layers = static_cast<SpectralLayer*>(a.scratch(DType::float64, sizeof(SpectralLayer) / 8));
+  for (int64_t l = 0; l < a.batch().rows; ++l)
+    layers[l] = {weights + l * a.cols() * size_of(dtype), us + l * a.cols() * size_of(wide), rows, cols};
+  return {a.column_output(), a.moment(), layers, 2, 1e-12, a.scratch(wide, spectral_space(rows, cols))};
+}
+
 // Radii and weights are such that elements of size up to 1 meet both sides of every threshold.
 inline const Op kOps[] = {
     OP(project_simplex, ProjectionArgs{a.out(), a.x(), a.scalar(0.1 * a.cols()), a.workspace()}),
@@ -123,6 +151,9 @@ inline const Op kOps[] = {
     OP(primal_dual_step, step_args(a, Prox::linf, 1, 0, 1)),
     OP(primal_dual_step, step_args(a, Prox::linf, 1, 1, 1)),
     OP(primal_dual_step, step_args(a, Prox::l0, kPlanes, 1, INFINITY)),
+    OP(spectral_norm_step, spectral_args(a)),
+    OP(prox_tv, tv_args(a, 0)),
+    OP(prox_tv, tv_args(a, 1)),
 };
 
 #undef OP

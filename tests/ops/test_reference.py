@@ -21,8 +21,9 @@ def compare(op: Op, x: torch.Tensor, context: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("op", ALL_OPS, ids=str)
 def test_small_rows_of_every_kind(op, dtype, device):
+    kinds = KINDS if op in ROW_OPS else ("normal", "cauchy", "zeros", "largest", "subnormal")
     for d in SMALL:
-        for kind in KINDS:
+        for kind in kinds:
             compare(op, rows_of(kind, 8, d, dtype, device), kind)
 
 
