@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ class _Recorder:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.module, name)
-        if name in ("outgrows_chip", "info"):
+        if name in ("outgrows_chip", "info") or name.endswith("_space"):
             return function
 
         def record(*args: Any) -> Any:
@@ -34,11 +35,18 @@ def native_call(run: Callable[[], Any]) -> Callable[[], Any]:
         ValueError: ``run`` makes no native call, or more than one.
     """
     recorder = _Recorder(_native.native)
-    _native.native = recorder  # type: ignore[assignment]
+    users: list[Any] = [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith("pyrobust.ops.") and getattr(module, "native", None) is recorder.module
+    ]
+    for module in users:
+        module.native = recorder
     try:
         result = run()
     finally:
-        _native.native = recorder.module
+        for module in users:
+            module.native = recorder.module
     if len(recorder.calls) != 1:
         raise ValueError(f"expected one native call, got {len(recorder.calls)}")
     function, args = recorder.calls[0]
