@@ -26,6 +26,7 @@ class Work:
         run: the public function.
         reference: the same in plain PyTorch, a function of ``args``; None: ``why`` says why.
         reset: puts back the state that ``run`` and ``reference`` change.
+        replays: whether its native call may be made again by itself; not where it uses memory that the function frees.
     """
 
     run: Callable[[], Any]
@@ -33,6 +34,7 @@ class Work:
     args: tuple[Any, ...] = ()
     why: str = ""
     reset: Callable[[], object] | None = None
+    replays: bool = True
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,9 @@ def _later() -> Iterator[Case]:
     """Ops that come with a later change."""
     if hasattr(ops, "prox_tv"):
         yield Case(
-            "prox_tv", 2, lambda x: Work(lambda: ops.prox_tv(x, 0.02), why="iterative; its oracle is not a baseline")
+            "prox_tv",
+            2,
+            lambda x: Work(lambda: ops.prox_tv(x, 0.02), why="iterative; its oracle is not a baseline", replays=False),
         )
     if hasattr(ops, "spectral_norm_step"):
         yield Case("spectral_norm_step", 1, _spectral)
@@ -193,7 +197,7 @@ def _later() -> Iterator[Case]:
 def _spectral(x: Tensor) -> Work:
     weight = x.flatten(1)
     left = torch.randn(weight.shape[0], device=x.device)
-    return Work(lambda: ops.spectral_norm_step([weight], [left]), why="matrix products: see torch.mv")
+    return Work(lambda: ops.spectral_norm_step([weight], [left]), why="matrix products: see torch.mv", replays=False)
 
 
 def cases() -> list[Case]:

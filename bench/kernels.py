@@ -150,7 +150,9 @@ def _contenders(case: Case, works: list[Work], tensors: list[Tensor], settings: 
         Contender("clone", [x.clone for x in tensors]),
         Contender("pyrobust", [work.run for work in works], back),
     ]
-    if settings.device.type == "cpu":  # a GPU's allocator keeps memory, so there the function itself is timed
+    if (
+        settings.device.type == "cpu" and first.replays
+    ):  # a GPU's allocator keeps memory, so there the function itself is timed
         found.append(Contender("native", [native_call(first.run)], back))
     function = first.reference
     if function is not None:

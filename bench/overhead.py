@@ -28,6 +28,8 @@ def measure(device: torch.device, *, only: str = "", rounds: int = 30) -> list[R
         if only not in case.name:
             continue
         work = case.build(x)
+        if not work.replays:
+            continue
         contenders = [
             Contender("function", [work.run], work.reset),
             Contender("native", [native_call(work.run)], work.reset),
