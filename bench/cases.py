@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,16 +182,8 @@ def _seed(x: Tensor) -> Work:
     return Work(lambda: ops.attack_seed(logits, labels, best_class, state), ref_steps.attack_seed, arguments)
 
 
-def _later() -> Iterator[Case]:
-    """Ops that come with a later change."""
-    if hasattr(ops, "prox_tv"):
-        yield Case(
-            "prox_tv",
-            2,
-            lambda x: Work(lambda: ops.prox_tv(x, 0.02), why="iterative; its oracle is not a baseline", replays=False),
-        )
-    if hasattr(ops, "spectral_norm_step"):
-        yield Case("spectral_norm_step", 1, _spectral)
+def _total_variation(x: Tensor) -> Work:
+    return Work(lambda: ops.prox_tv(x, 0.02), why="iterative; its oracle is not a baseline", replays=False)
 
 
 def _spectral(x: Tensor) -> Work:
@@ -206,7 +198,7 @@ def cases() -> list[Case]:
     fixed = lambda value: lambda x: value  # noqa: E731
     tenth = lambda x: float(x[0, 0].numel() // 10)  # noqa: E731
     hard = fixed(0.5 * SIGMA**2)  # thresholds at SIGMA
-    listed = [
+    return [
         Case("project_l1_ball", 2, _row_op(ops.project_l1_ball, ref.project_l1_ball, l1_radius)),
         Case("project_simplex", 2, _row_op(ops.project_simplex, ref.project_simplex, l1_radius)),
         Case("project_l2_ball", 2, _row_op(ops.project_l2_ball, ref.project_l2_ball, l2)),
@@ -229,5 +221,6 @@ def cases() -> list[Case]:
         Case("pdgd_step", 8, _primal_dual("pdgd")),
         *(Case(f"pdpgd_step {norm}", 8, _primal_dual(norm)) for norm in ("linf", "l2", "l1", "l0")),
         Case("attack_seed", 2, _seed),
+        Case("prox_tv", 2, _total_variation),
+        Case("spectral_norm_step", 1, _spectral),
     ]
-    return [*listed, *_later()]

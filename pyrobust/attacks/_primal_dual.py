@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, clean_logits, logits_and_grad, undisturbed
+from pyrobust.attacks._common import Callback, Model, clean_logits, logits_and_grad, rows_like, undisturbed
 from pyrobust.ops import PrimalDualState, StepOptions
 
 # A step function: (state, gradient, margin, options) -> None, in place.
@@ -163,7 +163,7 @@ def primal_dual(
                 if k == 0 and number > 0:
                     with torch.no_grad():
                         seed_at(model(state.adv))
-                    _keep_best(state, margin)
+                    keep_best(state, margin)
                     restart = number * restarts // len(runs)
                     _restart(state, inputs, schedule.ratio, restart, bounds, distance, seed, sample_ids)
                 else:
@@ -174,9 +174,10 @@ def primal_dual(
     return state.best
 
 
-def _keep_best(state: PrimalDualState, margin: Tensor) -> None:
+def keep_best(state: PrimalDualState, margin: Tensor) -> None:
+    """Replace the best point where the one just judged is adversarial and nearer, as the fused steps do."""
     better = (margin < 0) & (state.distance < state.best_distance)
-    state.best.copy_(torch.where(better.reshape(-1, *[1] * (state.adv.ndim - 1)), state.adv, state.best))
+    state.best.copy_(torch.where(rows_like(better, state.adv), state.adv, state.best))
     state.best_distance.copy_(torch.where(better, state.distance, state.best_distance))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from pyrobust import ops
 from pyrobust.attacks._common import Model
-from pyrobust.attacks._primal_dual import THESIS_STEP_SIZES
+from pyrobust.attacks._primal_dual import THESIS_STEP_SIZES, Schedule, thesis_schedule
 
 Tuning = tuple[Tensor, Tensor]
 
@@ -50,3 +51,30 @@ def thesis_step_size(
         if result < best:
             best, chosen = result, step_size
     return chosen
+
+
+def choose_schedule(
+    attack: Callable[..., Tensor],
+    model: Model,
+    default: Schedule,
+    step_size: float | None,
+    preset: str | None,
+    tuning: Tuning | None,
+    **options: Any,
+) -> Schedule:
+    """The schedule that the arguments of an attack ask for: its default, with another first step size, or the thesis's.
+
+    Raises:
+        ValueError: another preset; ``tuning`` without the preset, or missing where the preset needs it.
+    """
+    if preset is None:
+        if tuning is not None:
+            raise ValueError('tuning: applies to preset="thesis" alone')
+        if step_size is None:
+            return default
+        return replace(default, step_size=(step_size, step_size * default.step_size[1] / default.step_size[0]))
+    if preset != "thesis":
+        raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
+    if step_size is None:
+        step_size = thesis_step_size(attack, model, tuning, **options)
+    return thesis_schedule(step_size)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call
-from pyrobust.attacks._primal_dual import Schedule, primal_dual, thesis_schedule
-from pyrobust.attacks._tuning import Tuning, thesis_step_size
+from pyrobust.attacks._primal_dual import Schedule, primal_dual
+from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
 
 _SCHEDULE = Schedule(step_size=(0.1, 0.0005), ratio=0.01, normalize=2.0)
@@ -43,20 +41,8 @@ def pdgd(
     """
     norm_name(norm, ("l2",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
-    if preset is None:
-        if tuning is not None:
-            raise ValueError('tuning: applies to preset="thesis" alone')
-        schedule = _SCHEDULE
-        if step_size is not None:
-            schedule = replace(
-                schedule, step_size=(step_size, step_size * schedule.step_size[1] / schedule.step_size[0])
-            )
-    elif preset == "thesis":
-        if step_size is None:
-            step_size = thesis_step_size(pdgd, model, tuning, norm="l2", steps=steps, targeted=targeted, bounds=bounds)
-        schedule = thesis_schedule(step_size)
-    else:
-        raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
+    tuned = {"norm": "l2", "steps": steps, "targeted": targeted, "bounds": bounds}
+    schedule = choose_schedule(pdgd, model, _SCHEDULE, step_size, preset, tuning, **tuned)
 
     def step(state: PrimalDualState, grad: Tensor, margin: Tensor, options: StepOptions) -> None:
         ops.pdgd_step_(state, inputs, grad, margin, options)

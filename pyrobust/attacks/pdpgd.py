@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,8 +11,8 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, rows_like
-from pyrobust.attacks._primal_dual import Schedule, Step, primal_dual, thesis_schedule
-from pyrobust.attacks._tuning import Tuning, thesis_step_size
+from pyrobust.attacks._primal_dual import Schedule, Step, keep_best, primal_dual
+from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
 
 # penalty(r) -> (N,), and prox(r, weight) -> like r with weight (N,): argmin_u weight · penalty(u) + ½ ‖u − r‖₂².
@@ -108,22 +107,8 @@ def pdpgd(
         )
     if step_size is not None and not 0 < step_size < math.inf:
         raise ValueError(f"step_size: expected a finite number > 0, got {step_size!r}")
-    if preset is None:
-        if tuning is not None:
-            raise ValueError('tuning: applies to preset="thesis" alone')
-        schedule = _SCHEDULES[name]
-        if step_size is not None:
-            schedule = replace(
-                schedule, step_size=(step_size, step_size * schedule.step_size[1] / schedule.step_size[0])
-            )
-    elif preset == "thesis":
-        if step_size is None:
-            step_size = thesis_step_size(
-                pdpgd, model, tuning, norm=name, grouping=grouping, steps=steps, targeted=targeted, bounds=bounds
-            )
-        schedule = thesis_schedule(step_size)
-    else:
-        raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
+    tuned = {"norm": name, "grouping": grouping, "steps": steps, "targeted": targeted, "bounds": bounds}
+    schedule = choose_schedule(pdpgd, model, _SCHEDULES[name], step_size, preset, tuning, **tuned)
 
     step: Step
     if penalty is None:
@@ -171,9 +156,7 @@ def _penalty_step(
     / step_size."""
     low, high = options.bounds
     width = high - low
-    better = (margin < 0) & (state.distance < state.best_distance)
-    state.best.copy_(torch.where(rows_like(better, inputs), state.adv, state.best))
-    state.best_distance.copy_(torch.where(better, state.distance, state.best_distance))
+    keep_best(state, margin)
     wide = state.exp_avg.dtype
     grad = grad.to(wide) / rows_like(ops.lp_norm(grad, options.normalize), grad).clamp(min=torch.finfo(wide).tiny)
     state.exp_avg.lerp_(grad, 1 - options.betas[0])
