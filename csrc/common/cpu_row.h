@@ -83,61 +83,50 @@ class CpuRow {
   PR_FN void update(F f, A... arrays) {
     Compute* const kept = scratch_;
 #pragma omp simd
-    for (int64_t i = 0; i < cols_; ++i) kept[i] = at(f, i, arrays...);
+    for (int64_t i = 0; i < cols_; ++i) kept[i] = at(kept, f, i, arrays...);
     kept_ = scratch_;
   }
 
   template <class F, class... A>
   PR_FN Sum sum(F f, A... arrays) const {
-    constexpr int64_t part = kChunk / 4;  // four chains side by side hide the latency of an addition
+    const Compute* const row = kept_;
     Sum total = 0;
     int64_t begin = 0;
-    for (; begin + kChunk <= cols_; begin += kChunk) {
-      Compute a = 0, b = 0, c = 0, d = 0;
-#pragma omp simd reduction(+ : a, b, c, d)
-      for (int64_t i = begin; i < begin + part; ++i) {
-        a += at(f, i, arrays...);
-        b += at(f, i + part, arrays...);
-        c += at(f, i + 2 * part, arrays...);
-        d += at(f, i + 3 * part, arrays...);
-      }
-      total += (Sum(a) + b) + (Sum(c) + d);
-    }
+    for (; begin + kChunk <= cols_; begin += kChunk) total += sum_of_four(row, begin, kChunk / 4, f, arrays...);
+    const int64_t part = (cols_ - begin) / 4 / kBlock * kBlock;
+    if (part > 0) total += sum_of_four(row, begin, part, f, arrays...);
     Compute rest = 0;
 #pragma omp simd reduction(+ : rest)
-    for (int64_t i = begin; i < cols_; ++i) rest += at(f, i, arrays...);
+    for (int64_t i = begin + 4 * part; i < cols_; ++i) rest += at(row, f, i, arrays...);
     return total + rest;
   }
 
   template <class F, class... A>
   PR_FN Two<Sum> sum2(F f, A... arrays) const {
-    constexpr int64_t part = kChunk / 2;
+    const Compute* const row = kept_;
     Two<Sum> total = {0, 0};
+    const auto add = [&](Two<Sum> more) PR_LAMBDA { total.first += more.first, total.second += more.second; };
     int64_t begin = 0;
-    for (; begin + kChunk <= cols_; begin += kChunk) {
-      Compute a = 0, b = 0, c = 0, d = 0;
-#pragma omp simd reduction(+ : a, b, c, d)
-      for (int64_t i = begin; i < begin + part; ++i) {
-        const Two<Compute> x = at(f, i, arrays...), y = at(f, i + part, arrays...);
-        a += x.first, b += x.second, c += y.first, d += y.second;
-      }
-      total.first += Sum(a) + c, total.second += Sum(b) + d;
-    }
+    for (; begin + kChunk <= cols_; begin += kChunk) add(sum2_of_two(row, begin, kChunk / 2, f, arrays...));
+    const int64_t part = (cols_ - begin) / 2 / kBlock * kBlock;
+    if (part > 0) add(sum2_of_two(row, begin, part, f, arrays...));
     Compute a = 0, b = 0;
 #pragma omp simd reduction(+ : a, b)
-    for (int64_t i = begin; i < cols_; ++i) {
-      const Two<Compute> x = at(f, i, arrays...);
+    for (int64_t i = begin + 2 * part; i < cols_; ++i) {
+      const Two<Compute> x = at(row, f, i, arrays...);
       a += x.first, b += x.second;
     }
-    return {total.first + a, total.second + b};
+    add({a, b});
+    return total;
   }
 
   // The largest |f|; NaN if any is NaN.
   template <class F, class... A>
   PR_FN Compute max(F f, A... arrays) const {
+    const Compute* const row = kept_;
     auto most = magnitude_bits(Compute(0));
     for (int64_t i = 0; i < cols_; ++i) {
-      const auto bits = magnitude_bits(at(f, i, arrays...));
+      const auto bits = magnitude_bits(at(row, f, i, arrays...));
       most = bits > most ? bits : most;
     }
     return from_magnitude(most);
@@ -146,9 +135,10 @@ class CpuRow {
   // The largest f and the first place where it stands; NaN is passed over. Plain comparisons: for short rows.
   template <class F, class... A>
   PR_FN Most<Compute> most(F f, A... arrays) const {
+    const Compute* const row = kept_;
     Most<Compute> best = {-__builtin_inff(), 0};
     for (int64_t i = 0; i < cols_; ++i) {
-      const Compute value = at(f, i, arrays...);
+      const Compute value = at(row, f, i, arrays...);
       if (value > best.value) best = {value, i};
     }
     return best;
@@ -156,8 +146,9 @@ class CpuRow {
 
   template <class F, class... A>
   PR_FN void each(F f, A... arrays) const {
+    const Compute* const row = kept_;
 #pragma omp simd
-    for (int64_t i = 0; i < cols_; ++i) at(f, i, arrays...);
+    for (int64_t i = 0; i < cols_; ++i) at(row, f, i, arrays...);
   }
 
   template <class F, class... A>
@@ -169,6 +160,32 @@ class CpuRow {
  private:
   // Sums of float32 are carried on in float64 after this many elements.
   static constexpr int64_t kChunk = 1024;
+  static constexpr int64_t kBlock = 16;  // a multiple of every vector's lanes
+
+  // Over 4 · part elements, in four chains side by side: they hide the latency of an addition.
+  template <class F, class... A>
+  static PR_FN Sum sum_of_four(const Compute* row, int64_t begin, int64_t part, F f, A... arrays) {
+    Compute a = 0, b = 0, c = 0, d = 0;
+#pragma omp simd reduction(+ : a, b, c, d)
+    for (int64_t i = begin; i < begin + part; ++i) {
+      a += at(row, f, i, arrays...);
+      b += at(row, f, i + part, arrays...);
+      c += at(row, f, i + 2 * part, arrays...);
+      d += at(row, f, i + 3 * part, arrays...);
+    }
+    return (Sum(a) + b) + (Sum(c) + d);
+  }
+
+  template <class F, class... A>
+  static PR_FN Two<Sum> sum2_of_two(const Compute* row, int64_t begin, int64_t part, F f, A... arrays) {
+    Compute a = 0, b = 0, c = 0, d = 0;
+#pragma omp simd reduction(+ : a, b, c, d)
+    for (int64_t i = begin; i < begin + part; ++i) {
+      const Two<Compute> x = at(row, f, i, arrays...), y = at(row, f, i + part, arrays...);
+      a += x.first, b += x.second, c += y.first, d += y.second;
+    }
+    return {Sum(a) + c, Sum(b) + d};
+  }
 
   template <class U>
   static PR_FN auto fetch(In<U> array, int64_t i) {
@@ -195,10 +212,11 @@ class CpuRow {
   template <class Any, class V>
   static PR_FN void commit(Any, int64_t, V) {}
 
-  // f(kept, elements…) at position i.
+  // f(kept, elements…) at position i. The pointer is passed in: read from the row within a loop, it would keep the loop
+  // from being vectorised.
   template <class F, class... A>
-  PR_FN auto at(F f, int64_t i, A... arrays) const {
-    const Compute kept = kept_[i];
+  static PR_FN auto at(const Compute* row, F f, int64_t i, A... arrays) {
+    const Compute kept = row[i];
     return visit([f, kept](auto&... elements) PR_LAMBDA { return f(kept, elements...); }, i, arrays...);
   }
 

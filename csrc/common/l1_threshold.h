@@ -11,6 +11,39 @@ PR_NAMESPACE_BEGIN
 
 #if !defined(__CUDACC__) && !defined(PR_EMULATE_CUDA)
 
+template <class C>
+struct VectorOf {
+  typedef C type __attribute__((vector_size(kVectorBytes)));
+  typedef C sixteen_bytes __attribute__((vector_size(16)));
+};
+template <class C>
+using Vector = typename VectorOf<C>::type;
+
+template <class V>
+PR_FN V read(const void* from) {
+  V v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+// All lanes of v brought together by f, which takes vectors and scalars. One trip through memory: the compiler would
+// make one for each halving.
+template <class C, class F>
+PR_FN C fold(Vector<C> v, F f) {
+  using Part = typename VectorOf<C>::sixteen_bytes;
+  constexpr int kParts = kVectorBytes / 16;
+  Part parts[kParts];
+  __builtin_memcpy(parts, &v, sizeof v);
+  for (int half = kParts / 2; half > 0; half /= 2)
+    for (int k = 0; k < half; ++k) parts[k] = f(parts[k], parts[k + half]);
+  if constexpr (sizeof(C) == 4) return f(f(parts[0][0], parts[0][2]), f(parts[0][1], parts[0][3]));
+  return f(parts[0][0], parts[0][1]);
+}
+template <class C>
+PR_FN C sum_of(Vector<C> v) {
+  return fold<C>(v, [](auto a, auto b) PR_LAMBDA { return a + b; });
+}
+
 // Σ (v − level)₊, how many v are above, and the smallest excess among them.
 struct Excess {
   double sum, active, nearest;
@@ -20,37 +53,26 @@ struct Excess {
 // the instructions that end it weigh as much as those inside.
 template <class C>
 PR_FN Excess excess_above(const C* values, int64_t count, C level) {
+  using V = Vector<C>;
   constexpr int kLanes = kVectorBytes / int(sizeof(C));
   constexpr int64_t kChunk = 1024;  // as in CpuRow: short float sums, carried on in float64
-  typedef C Vector __attribute__((vector_size(kVectorBytes)));
-  const Vector none = Vector{} + infinity<C>();
-  Vector nearest = none;
+  const V none = V{} + infinity<C>();
+  V nearest = none;
   Excess total = {0, 0, 0};
   for (int64_t begin = 0; begin < count; begin += kChunk) {
     const int64_t end = begin + kChunk < count ? begin + kChunk : count;
-    Vector sum = {}, active = {};
+    V sum = {}, active = {};
     for (int64_t i = begin; i < end; i += kLanes) {
-      Vector v;
-      __builtin_memcpy(&v, values + i, sizeof v);
-      const Vector excess = v - level;
-      const auto below = excess <= Vector{};  // false for NaN, which so reaches the sum
-      sum += below ? Vector{} : excess;
-      active += below ? Vector{} : Vector{} + C(1);
-      const Vector candidate = below ? none : excess;
+      const V excess = read<V>(values + i) - level;
+      const auto below = excess <= V{};  // false for NaN, which so reaches the sum
+      sum += below ? V{} : excess;
+      active += below ? V{} : V{} + C(1);
+      const V candidate = below ? none : excess;
       nearest = candidate < nearest ? candidate : nearest;
     }
-    C lanes[3][kLanes];
-    __builtin_memcpy(lanes[0], &sum, sizeof sum);
-    __builtin_memcpy(lanes[1], &active, sizeof active);
-    for (int half = kLanes / 2; half > 0; half /= 2)
-      for (int j = 0; j < half; ++j) lanes[0][j] += lanes[0][j + half], lanes[1][j] += lanes[1][j + half];
-    total.sum += lanes[0][0], total.active += lanes[1][0];
+    total.sum += sum_of<C>(sum), total.active += sum_of<C>(active);
   }
-  C lanes[kLanes];
-  __builtin_memcpy(lanes, &nearest, sizeof nearest);
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int j = 0; j < half; ++j) lanes[j] = smaller(lanes[j], lanes[j + half]);
-  total.nearest = lanes[0];
+  total.nearest = fold<C>(nearest, [](auto a, auto b) PR_LAMBDA { return b < a ? b : a; });
   return total;
 }
 
@@ -65,15 +87,22 @@ PR_FN double rough_log(float x) { return 0.69314718 * (double(bit_cast<int32_t>(
 template <class Row>
 PR_SEARCH double l1_threshold_by_sample(Row& row, double mass) {
   using C = typename Row::Compute;
-  constexpr int64_t kBlock = 16, kStride = 128, kMost = 4096;
+  using V = Vector<C>;
+  constexpr int64_t kLanes = kVectorBytes / int64_t(sizeof(C)), kBlock = 16, kStride = 128, kMost = 4096;
   const int64_t n = row.size();
   if (n < 2 * kStride || row.kept() == row.scratch()) return -1;
   alignas(64) C sample[kMost];
   const int64_t stride = n > kStride * (kMost / kBlock) ? (n / (kMost / kBlock) / kBlock + 1) * kBlock : kStride;
   int64_t taken = 0;
-  for (int64_t i = 0; i + kBlock <= n; i += stride, taken += kBlock)
-    for (int64_t j = 0; j < kBlock; ++j) sample[taken + j] = absolute(row.kept()[i + j]);
-  const double share = mass * double(taken) / double(n), sum = excess_above(sample, taken, C(0)).sum;
+  V total = {};
+  for (int64_t i = 0; i + kBlock <= n; i += stride, taken += kBlock) {
+    for (int64_t j = 0; j < kBlock; j += kLanes) {
+      const V v = read<V>(row.kept() + i + j), magnitude = v < V{} ? -v : v;
+      total += magnitude;
+      __builtin_memcpy(sample + taken + j, &magnitude, sizeof magnitude);
+    }
+  }
+  const double share = mass * double(taken) / double(n), sum = sum_of<C>(total);
   if (!(sum > 2 * share && sum <= 1e30)) return -1;  // near or inside the ball, or out of the range of the guess
   // τ of an exponential distribution with the sample's mean, shortened because most tails are lighter; one Newton step.
   const C start = C(0.65 * sum / double(taken) * rough_log(float(sum / share)));
