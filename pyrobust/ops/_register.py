@@ -23,6 +23,8 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _is_compiling = torch.compiler.is_compiling
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
+_is_inference = torch.is_inference_mode_enabled
+_increment_version = torch._C._increment_version  # torch.autograd.graph's, less its Python wrapper
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
@@ -41,8 +43,8 @@ def is_plain(*tensors: Tensor | None) -> bool:
 def mark_changed(*tensors: Tensor) -> None:
     """Tell autograd that a native call wrote to these tensors, as the dispatcher does for an op's in-place
     arguments."""
-    if not torch.is_inference_mode_enabled():
-        torch.autograd.graph.increment_version(tensors)
+    if not _is_inference():
+        _increment_version(tensors)
 
 
 def row_shape(x: Tensor) -> tuple[int, int]:

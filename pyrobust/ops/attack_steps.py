@@ -169,17 +169,20 @@ class PrimalDualState:
     distance: Tensor
     dual: Tensor
     dual_average: Tensor
-    _checked: tuple[Tensor, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    _checked: tuple[Tensor, ...] = field(default=(), init=False, repr=False, compare=False)
+    _seeded: tuple[Tensor | None, ...] = field(default=(), init=False, repr=False, compare=False)
 
-    def check(self, name: str) -> tuple[Tensor, ...]:
-        """The tensors, once they fit each other; checked again only when one of them was replaced.
+    def check(self, name: str, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The tensors and the inputs, once they fit each other; checked again only when one of them was replaced.
 
         Raises:
-            ValueError: naming the tensor.
+            TypeError, ValueError: naming the tensor.
         """
-        tensors = self.tensors()
-        if self._checked is not None and all(map(operator.is_, tensors, self._checked)):
+        tensors = (*self.tensors(), inputs)
+        if len(self._checked) == len(tensors) and all(map(operator.is_, tensors, self._checked)):
             return tensors
+        check_rows(name, self.adv, "state.adv")
+        check_like(name, "inputs", inputs, self.adv)
         adv, wide = self.adv, ROW_DTYPES[self.adv.dtype]
         for argument, shape, dtype in (
             ("exp_avg", adv.shape, wide),
@@ -188,10 +191,27 @@ class PrimalDualState:
             *((argument, adv.shape[:1], wide) for argument in ("best_distance", "distance", "dual", "dual_average")),
         ):
             check_tensor(name, f"state.{argument}", getattr(self, argument), shape, dtype, adv.device)
-        if not all(t.is_contiguous() for t in tensors):
+        if not all(t.is_contiguous() for t in tensors[:-1]):
             raise ValueError(f"{name}: state: expected contiguous tensors, as PrimalDualState.start makes them")
         self._checked = tensors
         return tensors
+
+    def check_classes(self, name: str, labels: Tensor, best_class: Tensor, targets: Tensor | None) -> None:
+        """Check the class tensors of a seed against the state; again only when one of them was replaced.
+
+        Raises:
+            TypeError, ValueError: naming the tensor.
+        """
+        given = (self.distance, self.best_distance, labels, best_class, targets)
+        if len(self._seeded) == len(given) and all(map(operator.is_, given, self._seeded)):
+            return
+        for argument, tensor in (("labels", labels), ("best_class", best_class), ("targets", targets)):
+            if tensor is not None:
+                check_tensor(name, argument, tensor, self.distance.shape, torch.int64, self.distance.device)
+        check_like(name, "state.best_distance", self.best_distance, self.distance)
+        if not best_class.is_contiguous():
+            raise ValueError(f"{name}: best_class: expected a contiguous tensor")
+        self._seeded = given
 
     @classmethod
     def start(cls, inputs: Tensor, ratio: float) -> PrimalDualState:
@@ -304,20 +324,21 @@ def _primal_dual_step_(
     name: str, prox: str, state: PrimalDualState, inputs: Tensor, grad: Tensor, margin: Tensor, options: StepOptions
 ) -> PrimalDualState:
     adv = state.adv
-    check_rows(name, adv, "state.adv")
-    tensors = state.check(name)
-    _check_state(name, adv, inputs=inputs, grad=grad)
-    check_tensor(name, "margin", margin, adv.shape[:1], state.distance.dtype, adv.device)
+    tensors = state.check(name, inputs)
+    check_like(name, "grad", grad, adv)
+    check_like(name, "margin", margin, state.distance)
+    if torch.is_grad_enabled() and (adv.requires_grad or inputs.requires_grad or grad.requires_grad):
+        raise ValueError(f"{name}: expected tensors that do not require grad: attack steps have no derivative")
     channels = 1
     if prox == "l0":
         channels = channels_of(name, adv, options.grouping)
         if channels > 1 and options.normalize not in (0, math.inf):
             raise ValueError(f"{name}: normalize: expected 0 or inf for pixel groups, got {options.normalize}")
     settings = (channels, _PROX[prox], int(options.adaptive), options.constants)
-    arguments: tuple[Any, ...] = (*tensors, inputs, grad, margin.contiguous(), *settings)
+    arguments: tuple[Any, ...] = (*tensors, grad, margin.contiguous(), *settings)
     if is_plain(adv, inputs, grad, margin):
         _primal_dual_run(*arguments)
-        mark_changed(*tensors)
+        mark_changed(*tensors[:-1])
     else:
         torch.ops.pyrobust.primal_dual_step_(*arguments)
     return state
@@ -403,7 +424,7 @@ def _seed_run(
 ) -> tuple[Tensor, Tensor]:
     z = logits.contiguous()
     seed = torch.empty_like(z)
-    margin = torch.empty(len(z), dtype=ROW_DTYPES[z.dtype], device=z.device)
+    margin = torch.empty_like(distance)
     towards = best_class.data_ptr() if follow else (0 if targets is None else targets.data_ptr())
     rows = (distance.data_ptr(), best_distance.data_ptr())
     launch(
@@ -463,21 +484,13 @@ def attack_seed(
     check_rows("attack_seed", logits, "logits")
     if logits.ndim != 2:
         raise ValueError(f"attack_seed: logits: expected shape (N, K), got {tuple(logits.shape)}")
-    for argument, tensor in (("labels", labels), ("best_class", best_class), ("targets", targets)):
-        if tensor is None:
-            continue
-        if tensor.dtype != torch.int64 or tensor.shape != logits.shape[:1] or tensor.device != logits.device:
-            raise ValueError(
-                f"attack_seed: {argument}: expected torch.int64 ({len(logits)},) on {logits.device}, "
-                f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
-            )
-    if not best_class.is_contiguous():
-        raise ValueError("attack_seed: best_class: expected a contiguous tensor")
-    if state.distance.dtype != ROW_DTYPES[logits.dtype] or state.distance.shape != labels.shape:
+    rows = state.distance
+    if rows.dtype != ROW_DTYPES[logits.dtype] or len(rows) != len(logits) or rows.device != logits.device:
         raise ValueError(
-            f"attack_seed: state: expected distances {ROW_DTYPES[logits.dtype]} ({len(logits)},) to go with {logits.dtype} logits, "
-            f"got {state.distance.dtype} {tuple(state.distance.shape)}"
+            f"attack_seed: state: expected distances {ROW_DTYPES[logits.dtype]} ({len(logits)},) on {logits.device} to go with "
+            f"{logits.dtype} logits, got {rows.dtype} {tuple(rows.shape)} on {rows.device}"
         )
+    state.check_classes("attack_seed", labels, best_class, targets)
     labels, targets = labels.contiguous(), None if targets is None else targets.contiguous()
     arguments = (logits, labels, targets, best_class, state.distance, state.best_distance, targeted, follow)
     if not is_plain(logits):
