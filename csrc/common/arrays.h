@@ -10,19 +10,16 @@ PR_NAMESPACE_BEGIN
 template <class T>
 struct In {
   static constexpr bool reads = true, writes = false;
-  using Storage = T;
   const T* data;
 };
 template <class T>
 struct Out {
   static constexpr bool reads = false, writes = true;
-  using Storage = T;
   T* data;
 };
 template <class T>
 struct InOut {
   static constexpr bool reads = true, writes = true;
-  using Storage = T;
   T* data;
 };
 struct Position {};

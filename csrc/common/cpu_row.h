@@ -17,10 +17,8 @@ PR_NAMESPACE_BEGIN
 template <class T>
 class CpuRow {
  public:
-  using Storage = T;
   using Compute = compute_t<T>;
   using Sum = double;
-  static constexpr bool on_gpu = false;
 
   CpuRow(int64_t row, int64_t cols, Compute* scratch) : index_(row), cols_(cols), scratch_(scratch) {}
 

@@ -21,10 +21,8 @@ struct Pack {
 template <class T>
 class CudaRow {
  public:
-  using Storage = T;
   using Compute = compute_t<T>;
   using Sum = double;
-  static constexpr bool on_gpu = true;
   static constexpr int kPack = 16 / sizeof(T);
 
   // `workspace` holds a row's values where it is not null, else the block's dynamic shared memory does.

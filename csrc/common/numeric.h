@@ -20,8 +20,6 @@ PR_FN float copy_sign(float magnitude, float sign) { return __builtin_copysignf(
 PR_FN double copy_sign(double magnitude, double sign) { return __builtin_copysign(magnitude, sign); }
 PR_SCALAR float power(float x, float y) { return __builtin_powf(x, y); }
 PR_SCALAR double power(double x, double y) { return __builtin_pow(x, y); }
-PR_SCALAR float cube_root(float x) { return __builtin_cbrtf(x); }
-PR_SCALAR double cube_root(double x) { return __builtin_cbrt(x); }
 PR_SCALAR float logarithm(float x) { return __builtin_logf(x); }
 PR_SCALAR double logarithm(double x) { return __builtin_log(x); }
 PR_SCALAR float exponential(float x) { return __builtin_expf(x); }

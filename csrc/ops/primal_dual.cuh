@@ -84,20 +84,20 @@ struct PrimalDualStep {
   template <class C>
   struct Advance {
     Factor<C> scale, pull;
-    C beta1, beta2, correction, low, high, width, inverse_width;
+    C beta1, beta2, rest1, rest2, correction, low, high, width, inverse_width;  // rest = 1 − beta, rounded once
     Metric<C> w;
     PR_FN C operator()(C g, C adv, C x, C& m, C& v) const {
       const C gradient = scale(g) + pull(adv - x);
-      m = beta1 * m + (C(1) - beta1) * gradient;
-      v = beta2 * v + (C(1) - beta2) * gradient * gradient;
+      m = beta1 * m + rest1 * gradient;
+      v = beta2 * v + rest2 * gradient * gradient;
       return (clamp(adv - width * (m * correction) / w(v), low, high) - x) * inverse_width;
     }
   };
   template <class C>
   static PR_FN Advance<C> advance(const StepArgs& a, double scale, double pull) {
     const double width = a.high - a.low;
-    return {Factor<C>(scale), Factor<C>(pull), C(a.beta1), C(a.beta2),   C(1 / a.correction1),
-            C(a.low),         C(a.high),       C(width),   C(1 / width), metric<C>(a)};
+    return {Factor<C>(scale),     Factor<C>(pull), C(a.beta1), C(a.beta2), C(1 - a.beta1), C(1 - a.beta2),
+            C(1 / a.correction1), C(a.low),        C(a.high),  C(width),   C(1 / width),   metric<C>(a)};
   }
 
   template <class Row>

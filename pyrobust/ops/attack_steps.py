@@ -217,6 +217,8 @@ class PrimalDualState:
     def start(cls, inputs: Tensor, ratio: float) -> PrimalDualState:
         """The state at r = 0 with λ₁ / λ₂ = ratio."""
         check_rows("PrimalDualState", inputs, "inputs")
+        if inputs.ndim < 2:
+            raise ValueError(f"PrimalDualState: inputs: expected shape (N, ...), got {tuple(inputs.shape)}")
         inputs = inputs.detach().contiguous()
         wide = ROW_DTYPES[inputs.dtype]
         rows = inputs.new_zeros(len(inputs), dtype=wide)

@@ -375,6 +375,8 @@ def test_steps_refuse_what_requires_grad_and_states_they_cannot_write():
     state.adv = state.adv.contiguous(memory_format=torch.channels_last)
     with pytest.raises(ValueError, match="contiguous"):
         ops.pdpgd_step_(state, images, images, torch.zeros(2), "l2", OPTIONS)
+    with pytest.raises(ValueError, match=r"inputs: expected shape \(N, ...\)"):
+        PrimalDualState.start(torch.rand(4), 1.0)
     with pytest.raises(ValueError, match="normalize"):
         pixel = StepOptions(0.1, 0.1, normalize=2.0, grouping="pixel")
         ops.pdpgd_step(PrimalDualState.start(images, 1.0), images, images, torch.zeros(2), "l0", pixel)
