@@ -63,6 +63,38 @@ def check_call(
     return inputs.detach().contiguous(), bounds, sample_ids.to(inputs.device)
 
 
+def check_starts(starts: Tensor | None, inputs: Tensor, bounds: Bounds) -> None:
+    """Raise unless ``starts`` is None, or like ``inputs``, finite and inside ``bounds``."""
+    if starts is None:
+        return
+    if not isinstance(starts, Tensor) or (starts.shape, starts.dtype, starts.device) != (
+        inputs.shape,
+        inputs.dtype,
+        inputs.device,
+    ):
+        raise ValueError(f"starts: expected {inputs.dtype} {tuple(inputs.shape)} on {inputs.device}, as inputs")
+    low, high = starts.aminmax()
+    if not (low.item() >= bounds[0] and high.item() <= bounds[1]):
+        raise ValueError(f"starts: expected values inside bounds {bounds}")
+
+
+def check_grouping(grouping: str | None, norm: str, inputs: Tensor) -> str:
+    """The grouping that l0 counts by: "pixel" (default for (N, C, H, W)) or "value"; "value" for every other norm.
+
+    Raises:
+        ValueError: unknown, not for this norm or not for this shape.
+    """
+    if grouping is None:
+        return "pixel" if norm == "l0" and inputs.ndim == 4 else "value"
+    if norm != "l0":
+        raise ValueError(f'grouping: applies to norm "l0" alone, got {grouping!r} with norm {norm!r}')
+    if grouping not in ("pixel", "value") or (grouping == "pixel" and inputs.ndim != 4):
+        raise ValueError(
+            f'grouping: expected "value", or "pixel" for inputs (N, C, H, W); got {grouping!r} for {tuple(inputs.shape)}'
+        )
+    return grouping
+
+
 @torch.no_grad()
 def clean_logits(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
     """The logits at the inputs, once the model's output and the labels have been checked against each other."""

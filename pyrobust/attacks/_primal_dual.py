@@ -37,6 +37,7 @@ class Schedule:
     Attributes:
         step_size: first and last of each run, in units of the width of ``bounds``.
         ratio: λ₁ / λ₂ at the start of each run.
+        refine_step_size, refine_ratio: the same of a run that starts from given points.
         linear: the step size falls linearly rather than exponentially.
         explore: runs towards the most likely classes, before the last run.
         share: of the steps, spent on each of those.
@@ -52,6 +53,8 @@ class Schedule:
     step_size: tuple[float, float]
     ratio: float
     linear: bool = False
+    refine_step_size: tuple[float, float] = (0.1, 0.0003)
+    refine_ratio: float = 0.01
     explore: int = 5
     share: float = 0.12
     betas: tuple[float, float] = (0.5, 0.999)
@@ -132,12 +135,14 @@ def primal_dual(
     grouping: str,
     seed: int,
     sample_ids: Tensor,
+    starts: Tensor | None,
     callback: Callback | None,
     eval_mode: bool,
 ) -> Tensor:
     """Run the attack; every argument is checked already. Per step: one forward, one backward, one seed, one fused step.
 
-    A run begins with the forward pass that judges the last point of the run before; it has no backward pass.
+    A run begins with the forward pass that judges the last point of the run before; it has no backward pass. From given
+    ``starts`` there is nothing to explore: the runs aim at the class that the start, or the best point since, is in.
     """
     with undisturbed(model, eval_mode):
         ranked = clean_logits(model, inputs, labels)
@@ -150,6 +155,9 @@ def primal_dual(
         wide = state.distance.dtype
         margin = state.distance
         runs = plan(steps, schedule, 2 if targeted else classes) * restarts
+        if starts is not None:
+            runs = [Run(steps, None)] * restarts
+            state.restart(starts, schedule.ratio, distance(starts - inputs))
         for number, run in enumerate(runs):
             targets = None if targeted or run.rank is None else ranked[run.rank]
             follow = not targeted and run.rank is None and schedule.explore > 0

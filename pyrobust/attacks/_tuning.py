@@ -60,9 +60,11 @@ def choose_schedule(
     step_size: float | None,
     preset: str | None,
     tuning: Tuning | None,
+    starts: Tensor | None,
     **options: Any,
 ) -> Schedule:
-    """The schedule that the arguments of an attack ask for: its default, with another first step size, or the thesis's.
+    """The schedule that the arguments of an attack ask for: its default, that which refines given starts, either with
+    another first step size, or the thesis's.
 
     Raises:
         ValueError: another preset; ``tuning`` without the preset, or missing where the preset needs it.
@@ -70,6 +72,8 @@ def choose_schedule(
     if preset is None:
         if tuning is not None:
             raise ValueError('tuning: applies to preset="thesis" alone')
+        if starts is not None:
+            default = replace(default, step_size=default.refine_step_size, ratio=default.refine_ratio)
         if step_size is None:
             return default
         return replace(default, step_size=(step_size, step_size * default.step_size[1] / default.step_size[0]))

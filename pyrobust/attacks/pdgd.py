@@ -6,12 +6,12 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call
+from pyrobust.attacks._common import Callback, Model, check_call, check_starts
 from pyrobust.attacks._primal_dual import Schedule, primal_dual
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
 
-_SCHEDULE = Schedule(step_size=(0.1, 0.0005), ratio=0.01, normalize=2.0)
+_SCHEDULE = Schedule(step_size=(0.1, 0.0005), ratio=0.01, normalize=2.0, refine_ratio=0.1)
 
 
 def pdgd(
@@ -29,6 +29,7 @@ def pdgd(
     bounds: Bounds = (0.0, 1.0),
     seed: int = 0,
     sample_ids: Tensor | None = None,
+    starts: Tensor | None = None,
     callback: Callback | None = None,
     eval_mode: bool = True,
 ) -> Tensor:
@@ -41,15 +42,17 @@ def pdgd(
     """
     norm_name(norm, ("l2",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    check_starts(starts, inputs, bounds)
     tuned = {"norm": "l2", "steps": steps, "targeted": targeted, "bounds": bounds}
-    schedule = choose_schedule(pdgd, model, _SCHEDULE, step_size, preset, tuning, **tuned)
+    schedule = choose_schedule(pdgd, model, _SCHEDULE, step_size, preset, tuning, starts, **tuned)
 
     def step(state: PrimalDualState, grad: Tensor, margin: Tensor, options: StepOptions) -> None:
         ops.pdgd_step_(state, inputs, grad, margin, options)
 
     return primal_dual(
         model, inputs, labels, step, lambda r: ops.lp_norm(r, 2), schedule, steps=steps, restarts=restarts, targeted=targeted,
-        bounds=bounds, grouping="value", seed=seed, sample_ids=sample_ids, callback=callback, eval_mode=eval_mode,
+        bounds=bounds, grouping="value", seed=seed, sample_ids=sample_ids, starts=starts,
+        callback=callback, eval_mode=eval_mode,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call, rows_like
+from pyrobust.attacks._common import Callback, Model, check_call, check_grouping, check_starts, rows_like
 from pyrobust.attacks._primal_dual import Schedule, Step, keep_best, primal_dual
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
@@ -21,10 +21,10 @@ Weighted = Sequence[tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, T
 
 # The gradient is divided by the norm dual to the one that is minimised.
 _SCHEDULES = {
-    "linf": Schedule(step_size=(0.3, 0.0003), ratio=0.1, normalize=1.0),
-    "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0),
-    "l1": Schedule(step_size=(1.0, 0.003), ratio=0.01, normalize=math.inf),
-    "l0": Schedule(step_size=(1.0, 0.1), ratio=0.1, normalize=math.inf),
+    "linf": Schedule(step_size=(0.3, 0.0003), ratio=0.1, normalize=1.0, refine_step_size=(0.3, 0.0003)),
+    "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, refine_ratio=0.1),
+    "l1": Schedule(step_size=(1.0, 0.003), ratio=0.01, normalize=math.inf, refine_step_size=(0.3, 0.003)),
+    "l0": Schedule(step_size=(1.0, 0.1), ratio=0.1, normalize=math.inf, refine_step_size=(1.0, 0.1)),
     "penalty": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0),
 }
 
@@ -46,6 +46,7 @@ def pdpgd(
     bounds: Bounds = (0.0, 1.0),
     seed: int = 0,
     sample_ids: Tensor | None = None,
+    starts: Tensor | None = None,
     callback: Callback | None = None,
     eval_mode: bool = True,
 ) -> Tensor:
@@ -76,6 +77,8 @@ def pdpgd(
         targeted: find the nearest point of the target class.
         bounds: (low, high) of the inputs.
         seed, sample_ids: key the random starts, with int64 sample_ids (N,) defaulting to 0 … N − 1.
+        starts: like ``inputs``, inside ``bounds``: points to refine, another attack's results for one. All steps then go
+            to one run from there, with smaller first steps, towards the class that the best point is in.
         callback: called as callback(step, PrimalDualState) after each step; ``state.best`` and ``state.best_distance``
             are the results so far. The attack stops when it returns True.
         eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.
@@ -91,24 +94,18 @@ def pdpgd(
     Source: seed 003, §5.3, algorithm 3 and eq. 5.7–5.16 (corrected); Matyasko and Chau 2021.
     """
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    check_starts(starts, inputs, bounds)
     if penalty is not None:
         if norm is not None or grouping is not None or preset is not None:
             raise ValueError("penalty: not together with norm, grouping or preset")
         name = "penalty"
     else:
         name = norm_name("linf" if norm is None else norm)
-    if grouping is None:
-        grouping = "pixel" if name == "l0" and inputs.ndim == 4 else "value"
-    elif name != "l0":
-        raise ValueError(f'grouping: applies to norm "l0" alone, got {grouping!r} with norm {name!r}')
-    elif grouping not in ("pixel", "value") or (grouping == "pixel" and inputs.ndim != 4):
-        raise ValueError(
-            f'grouping: expected "value", or "pixel" for inputs (N, C, H, W); got {grouping!r} for {tuple(inputs.shape)}'
-        )
+    grouping = check_grouping(grouping, name, inputs)
     if step_size is not None and not 0 < step_size < math.inf:
         raise ValueError(f"step_size: expected a finite number > 0, got {step_size!r}")
     tuned = {"norm": name, "grouping": grouping, "steps": steps, "targeted": targeted, "bounds": bounds}
-    schedule = choose_schedule(pdpgd, model, _SCHEDULES[name], step_size, preset, tuning, **tuned)
+    schedule = choose_schedule(pdpgd, model, _SCHEDULES[name], step_size, preset, tuning, starts, **tuned)
 
     step: Step
     if penalty is None:
@@ -125,7 +122,8 @@ def pdpgd(
 
     return primal_dual(
         model, inputs, labels, step, distance, schedule, steps=steps, restarts=restarts, targeted=targeted, bounds=bounds,
-        grouping=grouping, seed=seed, sample_ids=sample_ids, callback=callback, eval_mode=eval_mode,
+        grouping=grouping, seed=seed, sample_ids=sample_ids, starts=starts,
+        callback=callback, eval_mode=eval_mode,
     )  # fmt: skip
 
 

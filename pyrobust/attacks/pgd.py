@@ -12,6 +12,7 @@ from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
+from pyrobust.attacks._search import is_adversarial
 
 _EXPONENTS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 
@@ -88,11 +89,7 @@ def pgd(
         clean = clean_logits(model, inputs, labels)
         ascend = make_loss(loss, labels, clean, targeted)
 
-        def adversarial(logits: Tensor) -> Tensor:
-            predicted = logits.argmax(1)
-            return predicted == labels if targeted else predicted != labels
-
-        done = adversarial(clean)
+        done = is_adversarial(clean, labels, targeted)
         best = inputs.clone()
         found = done.clone()
         for run in range(restarts):
@@ -105,7 +102,7 @@ def pgd(
                 with torch.set_grad_enabled(step < steps):
                     logits = model(point)
                     value = ascend(logits) if step < steps else None
-                here = adversarial(logits.detach())
+                here = is_adversarial(logits.detach(), labels, targeted)
                 keep = (here & ~done) if step < steps else (here | ~found) & ~done
                 best = torch.where(rows_like(keep, inputs), adv, best)
                 found |= here

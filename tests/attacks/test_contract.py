@@ -9,15 +9,87 @@ import pytest
 import torch
 from torch import nn
 
-from pyrobust.attacks import fgm, pdgd, pdpgd, pgd
+from pyrobust.attacks import (
+    apgd,
+    bim,
+    carlini_wagner,
+    confident_ascent,
+    daa,
+    ddn,
+    deepfool,
+    ead,
+    extreme_weights,
+    fab,
+    feature_adversary,
+    fgm,
+    fgm_clipped,
+    fmn,
+    high_confidence,
+    hop_skip_jump,
+    jsma,
+    lbfgs,
+    mim,
+    one_pixel,
+    pdgd,
+    pdpgd,
+    pgd,
+    sigma_zero,
+    simba,
+    slide,
+    sparsefool,
+    superdeepfool,
+    transfer,
+)
 
 from . import models
+
+
+def imitate(model, inputs, labels, **options):
+    """feature_adversary towards the inverted images."""
+    return feature_adversary(model, inputs, labels, guides=1 - inputs, layer=model, **options)
+
+
+def substitute_network(z: torch.Tensor) -> torch.Tensor:
+    """What an attacker knows of the models below: their weights, not their modes nor their precision."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = network().eval() if z.shape[1:] == models.SHAPE else nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+        return model.to(z.dtype)(z)
+
 
 ATTACKS = {
     "fgm": functools.partial(fgm, eps=0.1),
     "pgd": functools.partial(pgd, eps=0.1, steps=5, restarts=2),
+    "fgm_clipped": functools.partial(fgm_clipped, eps=0.1),
+    "bim": functools.partial(bim, eps=0.1, steps=5),
+    "mim": functools.partial(mim, eps=0.1, steps=5),
+    "slide": functools.partial(slide, eps=1.0, steps=5, quantile=(0.8, 0.95), restarts=2),
+    "daa": functools.partial(daa, eps=0.1, steps=5, particles=3),
+    **{f"apgd-{norm}": functools.partial(apgd, norm=norm, eps=0.1, steps=10, restarts=2) for norm in apgd.norms},
     "pdgd": functools.partial(pdgd, steps=60),
     **{f"pdpgd-{norm}": functools.partial(pdpgd, norm=norm, steps=60, restarts=2) for norm in models.NORMS},
+    "carlini_wagner-l2": functools.partial(carlini_wagner, steps=15, search_steps=3, const=1.0, restarts=2),
+    "carlini_wagner-linf": functools.partial(carlini_wagner, norm="linf", steps=15, search_steps=3, restarts=2),
+    **{f"deepfool-{norm}": functools.partial(deepfool, norm=norm, steps=20) for norm in deepfool.norms},
+    "superdeepfool": functools.partial(superdeepfool, steps=30),
+    "sparsefool": functools.partial(sparsefool, steps=40),
+    **{f"fab-{norm}": functools.partial(fab, norm=norm, steps=8, restarts=2) for norm in fab.norms},
+    "ddn": functools.partial(ddn, steps=30, restarts=2),
+    "ead": functools.partial(ead, steps=15, search_steps=3, const=1.0, restarts=2),
+    **{f"fmn-{norm}": functools.partial(fmn, norm=norm, steps=30, restarts=2) for norm in models.NORMS},
+    "lbfgs": functools.partial(lbfgs, steps=10, search_steps=3, restarts=2),
+    "high_confidence": functools.partial(high_confidence, steps=20),
+    "confident_ascent": functools.partial(confident_ascent, steps=20, step_size=0.05),
+    "feature_adversary": functools.partial(imitate, eps=0.1, steps=5),
+    "extreme_weights": functools.partial(extreme_weights),
+    "hop_skip_jump": functools.partial(hop_skip_jump, steps=2, queries=10),
+    "jsma": functools.partial(jsma, gamma=1.0, theta=(1.0, -1.0)),
+    "one_pixel": functools.partial(one_pixel, pixels=3, population=20, steps=10),
+    "sigma_zero": functools.partial(sigma_zero, steps=40),
+    "simba": functools.partial(simba, frequencies=1.0, steps=60),
+    "transfer": functools.partial(
+        transfer, substitute=substitute_network, attack=functools.partial(pgd, eps=0.5, steps=5)
+    ),
 }
 every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
 
@@ -122,7 +194,29 @@ def test_a_model_that_returns_nan_is_not_reported_as_fooled(attack):
         return model(z) * (torch.nan if len(calls) > 1 else 1.0)
 
     adv = attack(broken, x, labels)
-    if attack.func in (pdgd, pdpgd):
+    if attack.func in (
+        carlini_wagner,
+        confident_ascent,
+        ddn,
+        deepfool,
+        ead,
+        extreme_weights,
+        fab,
+        fmn,
+        high_confidence,
+        hop_skip_jump,
+        imitate,
+        jsma,
+        lbfgs,
+        one_pixel,
+        pdgd,
+        pdpgd,
+        sigma_zero,
+        simba,
+        sparsefool,
+        superdeepfool,
+        transfer,
+    ):
         assert torch.equal(adv, x)
 
 

@@ -1,0 +1,113 @@
+"""What attacks within a budget share: the checks of its arguments, starts, the points found, and the plain loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from pyrobust import ops
+from pyrobust._checks import Bounds
+from pyrobust.attacks._common import Callback, Model, rows_like
+from pyrobust.attacks._search import is_adversarial
+from pyrobust.attacks.pgd import PgdState
+
+EXPONENTS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
+
+# Replaces the point in place: (point, gradient of the loss there, number of the step over all runs).
+Move = Callable[[Tensor, Tensor, int], object]
+
+
+def at_least(name: str, value: float, low: float, high: float = math.inf) -> float:
+    """``value`` as a float.
+
+    Raises:
+        ValueError: it is not a finite number in [low, high].
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and low <= value <= high):
+        allowed = f"a finite number >= {low:g}" if high == math.inf else f"a number in [{low:g}, {high:g}]"
+        raise ValueError(f"{name}: expected {allowed}, got {value!r}")
+    return float(value)
+
+
+def starts(
+    inputs: Tensor, p: float, eps: float, bounds: Bounds, random_start: bool, restarts: int, seed: int,
+    sample_ids: Tensor, first: int = 0,
+) -> Iterator[Tensor]:  # fmt: skip
+    """The first point of each run: the input, or uniform in the ball, cut off at the bounds; every run after the first
+    starts at random. The numbers drawn are keyed by steps ``first``, ``first`` + 1, …"""
+    for run in range(restarts):
+        adv = inputs.clone()
+        if random_start or run > 0:
+            adv += ops.sample_lp_ball(inputs, p, eps, seed=seed, sample_ids=sample_ids, step=first + run)
+            adv.clamp_(*bounds)
+        yield adv
+
+
+class Found:
+    """The last adversarial point of each sample that was seen, without synchronising with the device.
+
+    Attributes:
+        adv: like the inputs: that point; the input itself where it is adversarial already; else what ``settle`` left.
+    """
+
+    def __init__(self, inputs: Tensor, labels: Tensor, clean: Tensor, targeted: bool) -> None:
+        self.labels, self.targeted = labels, targeted
+        self.open = ~is_adversarial(clean, labels, targeted)
+        self.missing = self.open
+        self.adv = inputs.clone()
+
+    def offer(self, points: Tensor, logits: Tensor) -> Tensor:
+        """Keep the points that are adversarial; returns which (N,) bool."""
+        here = is_adversarial(logits, self.labels, self.targeted)
+        torch.where(rows_like(here & self.open, points), points, self.adv, out=self.adv)
+        self.missing = self.missing & ~here
+        return here
+
+    def settle(self, points: Tensor) -> None:
+        """Take the points, where finite, of samples for which nothing was found."""
+        finite = points.flatten(1).isfinite().all(1)
+        torch.where(rows_like(self.missing & finite, points), points, self.adv, out=self.adv)
+
+
+def loss_of(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """The loss of each sample, in float32 at least."""
+    return loss(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+def logits_loss_grad(model: Model, adv: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """One forward and one backward pass: logits, loss of each sample (float32 at least) and its gradient, detached."""
+    point = adv.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(point)
+        value = loss_of(logits, loss)
+    (grad,) = torch.autograd.grad(value.sum(), point)
+    return logits.detach(), value.detach(), grad
+
+
+def ascend(
+    model: Model, points: Iterable[Tensor], move: Move, found: Found, loss: Callable[[Tensor], Tensor], steps: int,
+    callback: Callback | None,
+) -> Tensor:  # fmt: skip
+    """``steps`` moves from each starting point, which is changed in place; what was found.
+
+    Costs steps + 1 forward and steps backward passes for each starting point.
+    """
+    for run, adv in enumerate(points):
+        for step in range(steps + 1):
+            if step < steps:
+                logits, _, grad = logits_loss_grad(model, adv, loss)
+            else:
+                with torch.no_grad():
+                    logits = model(adv)
+            here = found.offer(adv, logits)
+            if step == steps:
+                found.settle(adv)
+            if callback is not None and callback(step, PgdState(adv, here, found.adv)):
+                return found.adv
+            if step < steps:
+                move(adv, grad, run * steps + step)
+    return found.adv

@@ -1,0 +1,127 @@
+"""Gradients of several logits at once, and the class boundary that they say is nearest."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrobust import ops
+from pyrobust.attacks._common import Model, rows_like
+
+_CHUNK = 2**24  # gradient values that one batched backward pass may make
+
+
+def _rows_of_chunk(point: Tensor) -> int:
+    """How many rows of the Jacobian one backward pass takes.
+
+    On the CPU one: a batched pass falls out of the caches (measured on a CIFAR network: 9 rows at batch 64 take 0.41 s one
+    by one, 0.80 s batched, and 1.68 s when the batch is repeated instead). On a GPU as many as the cap on memory allows.
+    """
+    return 1 if point.device.type == "cpu" else max(1, _CHUNK // point.numel())
+
+
+def _pull_back(logits: Tensor, point: Tensor, seeds: Tensor) -> Iterator[Tensor]:
+    """The gradients of ⟨seed, logits⟩ for seeds (k, N, K), in chunks (c, N, …) whose lengths add up to k."""
+    chunk, start = _rows_of_chunk(point), 0
+    while start < len(seeds):
+        part = seeds[start : start + chunk]
+        if len(part) > 1:
+            try:
+                (rows,) = torch.autograd.grad(logits, point, part, retain_graph=True, is_grads_batched=True)
+            except RuntimeError as error:  # vmap knows no rule for an operation of the model, or memory ran out
+                reason = f"the model's backward pass cannot be batched over classes, so it runs once a class: {error}"
+                warnings.warn(reason, stacklevel=2)
+                chunk = 1
+                continue
+        else:
+            (row,) = torch.autograd.grad(logits, point, part[0], retain_graph=start + 1 < len(seeds))
+            rows = row.unsqueeze(0)
+        yield rows
+        start += len(part)
+
+
+def class_gradients(model: Model, points: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The logits, and the gradients of several of them, by one forward pass.
+
+    Args:
+        model: from (N, …) to logits (N, K).
+        points: (N, …).
+        classes: int64 (N, k): whose logits' gradients, sample by sample; default all, 0 … K − 1.
+
+    Returns:
+        (logits (N, K), gradients (N, k, …)), detached. Costs k gradients a sample.
+    """
+    point, logits = _forward(model, points)
+    if classes is None:
+        classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    seeds = torch.nn.functional.one_hot(classes.T, logits.shape[1]).to(logits.dtype)
+    rows = [row for chunk in _pull_back(logits, point, seeds) for row in chunk]
+    return logits.detach(), torch.stack(rows, 1)
+
+
+def _forward(model: Model, points: Tensor) -> tuple[Tensor, Tensor]:
+    point = points.detach().requires_grad_()
+    with torch.enable_grad():
+        return point, model(point)
+
+
+class Boundary(NamedTuple):
+    """The linear model of one boundary, of class j against the label: gap + ⟨normal, x⟩, in float32 at least.
+
+    Attributes:
+        logits: (N, K) at the point.
+        gap: (N,) z_j − z_label, below 0 while the label wins.
+        normal: (N, …) the gradient of the gap.
+        slope: (N,) the norm of ``normal``.
+    """
+
+    logits: Tensor
+    gap: Tensor
+    normal: Tensor
+    slope: Tensor
+
+
+def nearest_boundary(
+    model: Model, points: Tensor, labels: Tensor, classes: Tensor, slope_norm: str, follow: bool = False
+) -> Boundary:
+    """The boundary j with the least |gap| / ‖normal‖ of its linear model, in one forward pass and k gradients a sample.
+
+    Args:
+        model: from (N, …) to logits (N, K).
+        points: (N, …).
+        labels: int64 (N,).
+        classes: int64 (N, k): the classes to compare, none of them the label.
+        slope_norm: of the normal: the dual of the norm in which distance is measured.
+        follow: where a class is ahead of the label, take the one furthest ahead instead.
+    """
+    point, logits = _forward(model, points)
+    ones = torch.ones_like(classes.T, dtype=logits.dtype).unsqueeze(2)
+    seeds = logits.new_zeros(classes.shape[1], *logits.shape).scatter_(2, classes.T.unsqueeze(2), ones)
+    seeds.scatter_(2, labels.view(1, -1, 1).expand(len(seeds), -1, 1), -ones)
+    wide = torch.promote_types(points.dtype, torch.float32)
+    values = logits.detach().to(wide)
+    gaps = (values.gather(1, classes) - values.gather(1, labels.unsqueeze(1))).T  # (k, N)
+    ahead = (gaps > 0).any(0) & follow
+    rank = gap = normal = slope = None
+    start = 0
+    for rows in _pull_back(logits, point, seeds):
+        for row, row_gap in zip(rows, gaps[start : start + len(rows)], strict=True):
+            row_slope = ops.lp_norm(row, slope_norm).to(wide)
+            row_rank = torch.where(ahead, -row_gap, row_gap.abs() / row_slope)  # inf, or NaN, for a normal of zeros
+            if rank is None or gap is None or normal is None or slope is None:
+                rank, gap, normal, slope = row_rank, row_gap, row, row_slope
+                continue
+            nearer = (row_rank < rank) | rank.isnan()
+            normal = torch.where(rows_like(nearer, row), row, normal)
+            rank, gap, slope = (
+                torch.where(nearer, new, old) for new, old in ((row_rank, rank), (row_gap, gap), (row_slope, slope))
+            )
+        start += len(rows)
+    assert gap is not None
+    assert normal is not None
+    assert slope is not None
+    return Boundary(logits.detach(), gap, normal.to(wide), slope)

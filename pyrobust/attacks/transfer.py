@@ -1,0 +1,76 @@
+"""Transfer: adversarial points made on a substitute, of which those that fool the model count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyrobust._checks import Bounds
+from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._search import is_adversarial
+
+
+def transfer(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    substitute: Model,
+    attack: Callable[..., Tensor],
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    seed: int = 0,
+    sample_ids: Tensor | None = None,
+    callback: Callback | None = None,
+    eval_mode: bool = True,
+) -> Tensor:
+    """attack(substitute, inputs, labels) where the model is fooled by it, the input elsewhere.
+
+    The model is asked for predictions alone. Points at the very boundary of the substitute seldom fool another model:
+    attacks within a budget (:func:`pyrobust.attacks.pgd`) transfer better than those that minimise a norm.
+
+    Args:
+        model: the model under attack, from (N, …) to logits (N, K), K ≥ 2.
+        inputs: (N, …) inside ``bounds``.
+        labels: int64 (N,): true labels (of the model under attack, where they are not known), or targets where
+            ``targeted``.
+        substitute: the model that the points are made on; like ``model``, with the same classes.
+        attack: a function of this package, or with its signature; its own arguments are bound beforehand, as in
+            functools.partial(pgd, eps=8 / 255). It gets those below by name.
+        targeted: reach the class ``labels``; passed on only where True, for attacks that have such a form.
+        bounds: (low, high) of the inputs.
+        seed, sample_ids: passed on.
+        callback: passed on; it sees the attack on the substitute.
+        eval_mode: run both models in evaluation mode; False leaves their modes, and restores their buffers afterwards.
+
+    Returns:
+        Like ``inputs``: the points that fool the model and lie in ``bounds``; the input itself elsewhere, and where it
+        is misclassified already.
+
+    Raises:
+        TypeError, ValueError: naming the argument, or from ``attack``.
+
+    Cost: 2 forward passes of the model; that of the attack for the substitute.
+    Source: Papernot et al. 2017, §4; seed 003, §2.4.3.
+    """
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids)
+    for name, value in (("substitute", substitute), ("attack", attack)):
+        if not callable(value):
+            raise ValueError(f"{name}: expected a callable, got {value!r}")
+    with undisturbed(model, eval_mode):
+        already = is_adversarial(clean_logits(model, inputs, labels), labels, targeted)
+        adv = attack(
+            substitute, inputs, labels, bounds=bounds, seed=seed, sample_ids=sample_ids, callback=callback,
+            eval_mode=eval_mode, **({"targeted": True} if targeted else {}),
+        )  # fmt: skip
+        if adv.shape != inputs.shape or adv.dtype != inputs.dtype:
+            raise ValueError(f"attack: expected a result like inputs, got {tuple(adv.shape)} of {adv.dtype}")
+        inside = ((adv >= bounds[0]) & (adv <= bounds[1])).flatten(1).all(1)
+        with torch.no_grad():
+            fooled = is_adversarial(model(adv), labels, targeted) & inside & ~already
+    return torch.where(rows_like(fooled, inputs), adv, inputs)
+
+
+transfer.norms = ("l0", "l1", "l2", "linf")  # type: ignore[attr-defined]  # the attack's own
