@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from pyrobust._checks import Norm, norm_name
+from pyrobust.adapters import PEERS
 
 AttackFunction = Callable[..., Tensor]
 AttackLike = str | AttackFunction
@@ -75,9 +76,11 @@ class Task:
 
 
 def resolve(attack: AttackLike) -> Attack:
-    """An attack from a name in `pyrobust.attacks`, from ``"package.module:function"``, or from the function itself.
+    """An attack from a name in `pyrobust.attacks`, from ``"package.module:function"``, from the name of a peer's attack
+    (``"foolbox:LinfPGD"``, see `pyrobust.adapters`), or from the function itself.
 
     Raises:
+        ImportError: the peer is not installed.
         ValueError: nothing of that name exists.
         TypeError: it is not a function that takes keyword arguments.
     """
@@ -98,7 +101,7 @@ def resolve(attack: AttackLike) -> Attack:
     norms = getattr(inner, "norms", None)
     return Attack(
         name=name + options,
-        reference=home + options,
+        reference=getattr(inner, "reference", home) + options,
         function=function,
         # A budget attack behind **arguments still shows `eps` by name, so that takes precedence.
         accepts=None if takes_any and "eps" not in keywords else keywords,
@@ -183,6 +186,8 @@ def _as_list(attacks: AttackLike | Sequence[AttackLike]) -> list[AttackLike]:
 
 def _find(name: str) -> object:
     module_name, _, attribute = name.rpartition(":")
+    if module_name in PEERS:
+        return PEERS[module_name](attribute)
     module_name, attribute = module_name or "pyrobust.attacks", attribute or name
     try:
         module = importlib.import_module(module_name)

@@ -87,7 +87,10 @@ def evaluate_command(
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(help="Name, or module:function; 'l2=NAME' for one norm; repeatable. Default: minimum-norm ones."),
+        typer.Option(
+            help="Name, module:function, or a peer's, as foolbox:LinfPGD; 'l2=NAME' for one norm; repeatable. "
+            "Default: minimum-norm ones."
+        ),
     ] = None,
     eps: Annotated[
         list[str] | None,

@@ -83,9 +83,10 @@ def evaluate(
         model: callable from inputs (N, …) to logits (N, K), K ≥ 2. If it is a module, it must be on ``device``.
         data: name or path of a data set, (inputs, labels), a Dataset, or a DataLoader in fixed order.
         norms: one or several of "linf", "l2", "l1", "l0" (or inf, 2, 1, 0).
-        attacks: names in `pyrobust.attacks`, ``"package.module:function"``, or functions; one, several, or a mapping
-            from norm to these. Default: the package's minimum-norm attack for each norm. An attack whose signature
-            has ``eps`` is a budget attack, and is run at every ``eps``.
+        attacks: names in `pyrobust.attacks`, ``"package.module:function"``, names of peers' attacks such as
+            ``"adv_lib:ddn"`` (see `pyrobust.adapters`), or functions; one, several, or a mapping from norm to these. Default:
+            the package's minimum-norm attack for each norm. An attack whose signature has ``eps`` is a budget attack,
+            and is run at every ``eps``.
         steps: for every attack that takes it; default: the attack's own.
         eps: ascending budgets, a list where one norm is evaluated, else a mapping from norm to list. Budget attacks
             need it; the report's table uses it as its thresholds (default: five round values that suit the results).
