@@ -1,4 +1,4 @@
-"""``python -m bench kernels|attacks``: tables on screen, JSON in bench/results/."""
+"""``python -m bench kernels|attacks|strength``: tables on screen, JSON in bench/results/."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 
 from bench import environment, report
 
+NORMS = ("linf", "l2", "l1", "l0", "l0-values")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", choices=("kernels", "attacks"))
+    parser.add_argument("what", choices=("kernels", "attacks", "strength"))
     parser.add_argument(
         "--smoke", action="store_true", help="tiny sizes: does it run; the figures mean nothing, and are not kept"
     )
@@ -29,12 +30,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     kernels = parser.add_argument_group("kernels")
     kernels.add_argument("--dtype", choices=("float32", "float64", "float16", "bfloat16"), default="float32")
-    kernels.add_argument("--only", default="", help="ops whose name contains this")
+    kernels.add_argument("--only", default="", help="ops (or, of strength, attacks) whose name contains this")
     kernels.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes most of the time")
     attacks = parser.add_argument_group("attacks")
     attacks.add_argument("--steps", type=int, default=0, help="of the wall-time race (default 100) ")
     attacks.add_argument("--strength-steps", type=int, default=0, help="of the comparison of norms (default 500)")
     attacks.add_argument("--no-strength", action="store_true", help="the wall-time race alone")
+    strength = parser.add_argument_group("strength")
+    strength.add_argument(
+        "--half", choices=("tune", "report"), default="report", help="of the test images: to choose on, or to report"
+    )
+    strength.add_argument("--samples", type=int, default=100, help="images a network (default 100)")
+    strength.add_argument("--norms", nargs="+", default=list(NORMS), choices=NORMS, help="default: all")
+    strength.add_argument("--networks", nargs="+", default=[], help="names such as 'mnist linf-at' (default: all)")
+    strength.add_argument("--heavy", action="store_true", help="also what takes thousands of gradients a sample")
     return parser.parse_args(arguments)
 
 
@@ -53,6 +62,20 @@ def main(arguments: list[str] | None = None) -> int:
         content |= kernels.run(
             device, smoke=args.smoke, dtype=args.dtype, only=args.only, compiled=not args.no_compile, rounds=args.rounds
         )
+    elif args.what == "strength":
+        from bench import strength
+
+        content |= strength.run(
+            device,
+            smoke=args.smoke,
+            half=args.half,
+            samples=args.samples,
+            norms=args.norms,
+            networks=args.networks,
+            only=args.only,
+            heavy=args.heavy,
+            plots=None if args.smoke else (args.out.parent if args.out else RESULTS),
+        )
     else:
         from bench import attacks
 
@@ -66,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     out = args.out
     if out is None and not args.smoke:
-        out = RESULTS / f"{args.what}-{args.device}-{environment.slug(environment.processor(device))}.json"
+        what = "strength-tune" if args.what == "strength" and args.half == "tune" else args.what
+        out = RESULTS / f"{what}-{args.device}-{environment.slug(environment.processor(device))}.json"
     if out is not None:
         report.save(out, content)
         print(f"written to {out}")

@@ -10,8 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+
+from bench import roster
+from bench.counting import Counted
+from bench.strength_bars import compare
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip("sklearn")
@@ -86,6 +91,56 @@ def test_attacks(tmp_path: Path) -> None:
         assert 0 <= row["success"] <= 1
         assert row["success"] == 0 or positive(row["mean"])
         assert row["backwards"] <= row["steps"] <= row["forwards"]
+
+
+def test_strength(tmp_path: Path) -> None:
+    content = run(tmp_path, "strength", "--norms", "linf", "l0")
+    assert [network["network"] for network in content["networks"]] == ["digits plain"]
+    rows = {(row["norm"], row["attack"]): row for row in content["rows"]}
+    expected = {(norm, row.name) for norm in ("linf", "l0") for row in roster.rows(norm)}
+    assert rows.keys() == expected
+    ran = [row for row in rows.values() if "success" in row]
+    assert all(row["note"] for row in rows.values() if "success" not in row)  # a missing row says why
+    assert {row["attack"] for row in ran} >= {"pdpgd", "fmn", "sigma_zero"}
+    for row in ran:
+        assert 0 <= row["success"] <= 1
+        assert row["success"] == 0 or positive(row["mean"])
+        assert row["forwards"] >= 1
+    best = max(row["optimality"] for row in ran if row["norm"] == "linf")
+    assert 0.5 < best <= 1
+    assert len(content["bars"]) == 5
+
+
+def test_gradients_are_counted_sample_by_sample() -> None:
+    counted = Counted(torch.nn.Linear(4, 3))
+    x = torch.rand(5, 4, requires_grad=True)
+    logits = counted(x)
+    torch.autograd.grad(logits.sum(), x, retain_graph=True)
+    assert (counted.forwards, counted.gradients) == (5, 5)
+    seeds = torch.eye(3)[:, None].expand(3, 5, 3)
+    torch.autograd.grad(logits, x, seeds, is_grads_batched=True)
+    assert (counted.forwards, counted.gradients) == (5, 20)  # a Jacobian of three rows is three gradients
+
+
+def test_optimality_and_bars_of_known_distances() -> None:
+    def row(attack: str, distances: list[float], gradients: float) -> dict[str, Any]:
+        values = np.array(distances)
+        share = float(np.isfinite(values).mean())
+        return {"network": "n", "norm": "linf", "attack": attack, "peer": ":" in attack, "pinned": True,
+                "distances": values, "gradients": gradients, "success": share}  # fmt: skip
+
+    rows = [
+        row("minimum_norm 50", [3.0, 2.0], 50),
+        row("minimum_norm 1000", [1.0, 2.0], 1000),
+        row("a:cheap", [2.0, 2.0], 60),
+        row("a:dear", [2.0, 2.0], 1001),
+        row("a:cheaper", [0.1, 0.1], 10),
+        row("a:blind", [1.0, math.inf], 1001),
+    ]
+    by_name = {row["attack"]: row for row in rows}
+    assert {peer: ratio for ratio, peer in compare(by_name)} == {"a:cheap": 1.25, "a:dear": 0.75, "a:blind": 1.0}
+    by_name["minimum_norm 1000"]["success"] = 0.5
+    assert {peer: ratio for ratio, peer in compare(by_name)}["a:dear"] == math.inf
 
 
 def test_no_gpu_is_an_error() -> None:
