@@ -19,6 +19,7 @@ from pyrobust.attacks.hop_skip_jump import hop_skip_jump
 from pyrobust.attacks.jsma import jsma
 from pyrobust.attacks.lbfgs import lbfgs
 from pyrobust.attacks.mim import mim
+from pyrobust.attacks.minimum_norm import MinimumNorms, minimum_norm
 from pyrobust.attacks.one_pixel import one_pixel
 from pyrobust.attacks.pdgd import pdgd
 from pyrobust.attacks.pdpgd import pdpgd
@@ -32,6 +33,7 @@ from pyrobust.attacks.superdeepfool import superdeepfool
 from pyrobust.attacks.transfer import transfer
 
 __all__ = [
+    "MinimumNorms",
     "apgd",
     "bim",
     "carlini_wagner",
@@ -51,6 +53,7 @@ __all__ = [
     "jsma",
     "lbfgs",
     "mim",
+    "minimum_norm",
     "one_pixel",
     "pdgd",
     "pdpgd",

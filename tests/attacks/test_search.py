@@ -1,0 +1,187 @@
+"""minimum_norm, and the forward-only polish at its end, against nearest points in closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles import row_norm
+
+from pyrobust.attacks import minimum_norm
+from pyrobust.attacks._polish import bisect, drop_groups
+from pyrobust.attacks.minimum_norm import plan
+
+from . import models
+
+ROUNDING = 1e-5
+# The last step of the primal-dual stage is a thousandth of the box (see test_minimum_norm.py); l0 is a count.
+EXCESS = {"linf": 1.01, "l2": 1.01, "l1": 1.02, "l0": 1.0}
+each_norm = pytest.mark.parametrize("norm", models.NORMS)
+
+
+@each_norm
+@pytest.mark.parametrize("binding", [False, True], ids=["inside", "box-binds"])
+def test_two_class_linear_model(norm, binding):
+    model, x, labels = models.two_sided(binding)
+    options = {"grouping": "value"} if norm == "l0" else {}
+    found = minimum_norm(model, x, labels, norm=norm, budget=500, return_info=True, **options)
+    optimum = model.nearest(x, labels, norm, (0.0, 1.0))[0]
+    assert (model(found.adv).argmax(1) != labels).all()
+    assert found.adv.min() >= 0
+    assert found.adv.max() <= 1
+    assert (found.norms >= optimum * (1 - ROUNDING) - ROUNDING).all()
+    assert found.norms.mean() <= EXCESS[norm] * optimum.mean()
+
+
+@each_norm
+def test_many_class_linear_model(norm):
+    model, x = models.linear(7), models.inputs()
+    labels = model(x).argmax(1)
+    channels = 3 if norm == "l0" else 1
+    adv = minimum_norm(model, x, labels, norm=norm, budget=500)
+    optimum = model.nearest(x, labels, norm, (0.0, 1.0), channels)[0]
+    assert (model(adv).argmax(1) != labels).all()
+    assert row_norm(adv - x, norm, channels).mean() <= EXCESS[norm] * optimum.mean()
+
+
+@each_norm
+def test_what_it_tells_is_what_it_did(norm):
+    model, x = models.linear(4), models.inputs()
+    labels = model(x).argmax(1)
+    labels[0] = (labels[0] + 1) % 4
+    calls = {"forwards": 0, "gradients": 0}
+
+    def counted(z):
+        calls["forwards"] += 1
+        logits = model(z)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: calls.update(gradients=calls["gradients"] + 1))
+        return logits
+
+    found = minimum_norm(counted, x, labels, norm=norm, budget=300, return_info=True)
+    assert torch.equal(found.adv, minimum_norm(model, x, labels, norm=norm, budget=300))
+    assert calls == {"forwards": found.forwards, "gradients": found.gradients}
+    assert 270 <= found.gradients <= 300  # a primal-dual run begins with a forward pass that has no backward pass
+    norms = row_norm(found.adv - x, norm, 3 if norm == "l0" else 1)
+    torch.testing.assert_close(found.norms, norms, rtol=1e-6, atol=0)
+    assert found.norms[0] == 0
+    assert torch.equal(found.adv[0], x[0])
+    assert found.stage[0] == -1
+    assert (found.stage[1:] >= 0).all()
+    assert (found.stage < len(found.stages)).all()
+    assert found.stages[-1] == "polish"
+    assert ((found.gain >= 0) & (found.gain <= 1)).all()
+    assert torch.equal(found.converged, found.gain < 0.01)
+
+
+def test_nothing_found_is_told():
+    x = models.inputs()
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    never = lambda z: torch.stack([z.flatten(1).sum(1) * 0 + 1, z.flatten(1).sum(1) * 0], 1)  # noqa: E731
+    found = minimum_norm(never, x, labels, budget=20, return_info=True)
+    assert torch.equal(found.adv, x)
+    assert found.norms.isinf().all()
+    assert (found.stage == -1).all()
+    assert not found.converged.any()
+
+
+@each_norm
+def test_targets_are_reached(norm):
+    model, x, labels = models.two_sided(False)
+    adv = minimum_norm(model, x, 1 - labels, norm=norm, budget=300, targeted=True)
+    assert (model(adv).argmax(1) == 1 - labels).all()
+    optimum = model.nearest_target(x, 1 - labels, norm, (0.0, 1.0), 3 if norm == "l0" else 1)[0]
+    assert row_norm(adv - x, norm, 3 if norm == "l0" else 1).mean() <= 1.02 * optimum.mean()
+
+
+@each_norm
+@pytest.mark.parametrize("budget", [1, 7, 60, 250, 999, 1000, 2500])
+def test_a_plan_spends_its_budget(norm, budget):
+    stages = plan(norm, budget)
+    assert all(stage.steps > 0 for stage in stages)
+    spent = sum(stage.steps * stage.restarts for stage in stages)
+    assert budget - stages[0].restarts < spent <= budget
+    assert stages[0].restarts == max(1, budget // 1000)
+
+
+def test_more_budget_and_another_seed_change_the_result():
+    model, x = models.union()
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    little, much = (row_norm(minimum_norm(model, x, labels, budget=b) - x, "l2").mean() for b in (20, 400))
+    assert much < little
+    options = {"budget": 2000, "norm": "l1"}  # from two thousand on there are random starts
+    one = minimum_norm(model, x, labels, seed=1, **options)
+    assert not torch.equal(one, minimum_norm(model, x, labels, seed=2, **options))
+    ids = torch.arange(100, 100 + len(x))
+    assert not torch.equal(one, minimum_norm(model, x, labels, seed=1, sample_ids=ids, **options))
+
+
+def test_a_callback_sees_every_stage_and_can_stop():
+    model, x, labels = models.two_sided(False)
+    seen = []
+
+    def watch(stage, state):
+        seen.append((stage, state.best_distance.mean().item()))
+        return stage == 1
+
+    adv = minimum_norm(model, x, labels, budget=200, callback=watch)
+    assert [stage for stage, _ in seen] == [0, 1]
+    assert row_norm(adv - x, "l2").mean().item() == pytest.approx(seen[1][1], rel=1e-6)
+
+
+def test_pixels_and_values_are_different_goals():
+    model, x, _ = models.two_sided(False)
+    model.bias[0] += 6.0
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    by_pixel = minimum_norm(model, x, labels, norm="l0", budget=200)
+    by_value = minimum_norm(model, x, labels, norm="l0", budget=200, grouping="value")
+    assert row_norm(by_pixel - x, "l0", 3).mean() < row_norm(by_value - x, "l0", 3).mean()
+    assert row_norm(by_value - x, "l0").mean() < row_norm(by_pixel - x, "l0").mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": 0}, "budget"),
+        ({"budget": 10.0}, "budget"),
+        ({"norm": "l3"}, "norm"),
+        ({"norm": "l2", "grouping": "pixel"}, "grouping"),
+        ({"norm": "l0", "grouping": "colour"}, "grouping"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    model, x, labels = models.two_sided(False)
+    with pytest.raises(ValueError, match=message):
+        minimum_norm(model, x, labels, **options)
+
+
+def test_bisection_ends_at_the_boundary():
+    model, x, labels = models.two_sided(False)
+    toward = (model.weight[1 - labels] - model.weight[labels]).sign().reshape(x.shape)
+    far = (x + 0.4 * toward).clamp(0, 1)
+    near = bisect(model, x, labels, far, False)
+    assert (model(near).argmax(1) != labels).all()
+    moved = far - x
+    share = (near - x).flatten(1).norm(dim=1) / moved.flatten(1).norm(dim=1)
+    inside = x + rows(share - 2 * 2.0**-10, x) * moved  # two thousandths nearer is not adversarial any more
+    assert (model(inside).argmax(1) == labels).all()
+
+
+def rows(values, x):
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def test_dropping_pixels_undoes_what_is_not_needed():
+    model, x, labels = models.two_sided(False)
+    optimum, shift = model.nearest(x, labels, "l0", (0.0, 1.0), 3)
+    toward = (model.weight[1 - labels] - model.weight[labels]).sign().reshape(x.shape)
+    far = (x + 0.4 * toward).clamp(0, 1)  # every pixel
+    assert (row_norm(far - x, "l0", 3) == 16).all()
+    near = drop_groups(model, x, labels, far, "pixel", False, (0.0, 1.0))
+    assert (model(near).argmax(1) != labels).all()
+    found = row_norm(near - x, "l0", 3)
+    assert (found >= optimum).all()
+    # One pixel more than is needed could still go, unless another has been undone for it: none is left to undo.
+    again = drop_groups(model, x, labels, near, "pixel", False, (0.0, 1.0))
+    assert torch.equal(row_norm(again - x, "l0", 3), found)
+    assert (found < 16).all()
+    assert shift.isfinite().all()
