@@ -146,20 +146,6 @@ def step_to_boundary(at: Boundary, norm: str, bounds: Bounds, max_step: float = 
     return direction.mul_(rows_like(length.masked_fill(at.slope == 0, 0.0), direction))
 
 
-def bisect_to_boundary(model: Model, inputs: Tensor, labels: Tensor, nearest: Nearest, norm: str, steps: int) -> None:
-    """Shorten the perturbations found by bisection along them; ``steps`` forward passes."""
-    shift = nearest.adv.to(nearest.distance.dtype) - inputs
-    low = torch.zeros_like(nearest.distance)
-    high = torch.ones_like(low)
-    with torch.no_grad():
-        for _ in range(steps):
-            middle = (low + high) / 2
-            points = torch.addcmul(inputs.to(shift.dtype), shift, rows_like(middle, shift)).to(inputs.dtype)
-            adversarial = is_adversarial(model(points), labels, False)
-            nearest.offer(points, ops.lp_norm(points - inputs, norm), adversarial)
-            low, high = torch.where(adversarial, low, middle), torch.where(adversarial, middle, high)
-
-
 def check_range(name: str, value: float, low: float, high: float = math.inf, open_low: bool = False) -> float:
     """``value`` as a float; raise ValueError unless it is finite and in [low, high] (above ``low`` where
     ``open_low``)."""

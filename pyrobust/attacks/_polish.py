@@ -5,34 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Model, rows_like
 from pyrobust.attacks._losses import margin
-from pyrobust.attacks._search import is_adversarial
+from pyrobust.attacks._search import Nearest, is_adversarial
 
-_BISECTIONS = 10  # to a thousandth of the perturbation
 _MOST_GROUPS = 64
 
 
 @torch.no_grad()
-def bisect(model: Model, inputs: Tensor, labels: Tensor, adv: Tensor, targeted: bool) -> Tensor:
-    """The point nearest to the inputs on the way to ``adv`` that bisection finds adversarial; ``adv`` where none is."""
-    low = torch.zeros(len(inputs), dtype=inputs.dtype, device=inputs.device)
+def bisect_to_boundary(
+    model: Model, inputs: Tensor, labels: Tensor, nearest: Nearest, norm: str, steps: int, targeted: bool = False
+) -> None:
+    """Shorten the perturbations found by bisection along them; ``steps`` forward passes."""
+    shift = nearest.adv.to(nearest.distance.dtype) - inputs
+    low = torch.zeros_like(nearest.distance)
     high = torch.ones_like(low)
-    best = adv
-    for _ in range(_BISECTIONS):
+    for _ in range(steps):
         middle = (low + high) / 2
-        points = torch.lerp(inputs, adv, rows_like(middle, inputs))
-        fooled = is_adversarial(model(points), labels, targeted)
-        best = torch.where(rows_like(fooled, inputs), points, best)
-        low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
-    return best
+        points = torch.addcmul(inputs.to(shift.dtype), shift, rows_like(middle, shift)).to(inputs.dtype)
+        adversarial = is_adversarial(model(points), labels, targeted)
+        nearest.offer(points, ops.lp_norm(points - inputs, norm), adversarial)
+        low, high = torch.where(adversarial, low, middle), torch.where(adversarial, middle, high)
 
 
 @torch.no_grad()
 def drop_groups(
-    model: Model, inputs: Tensor, labels: Tensor, adv: Tensor, grouping: str, targeted: bool, bounds: Bounds
-) -> Tensor:
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    nearest: Nearest,
+    grouping: str,
+    bounds: Bounds,
+    targeted: bool = False,
+) -> None:
     """Undo changed pixels (or values) one by one, the least first, as long as the point stays adversarial.
 
     First all changed values are pushed to the bounds, where that is more adversarial: the l0 norm does not count how far
@@ -40,6 +47,7 @@ def drop_groups(
     """
     sign = -1.0 if targeted else 1.0
     low, high = bounds
+    adv = nearest.adv
     extreme = torch.where(adv > inputs, high, torch.where(adv < inputs, low, inputs))
     further = sign * margin(model(extreme), labels) > sign * margin(model(adv), labels)
     best = torch.where(rows_like(further, adv), extreme, adv)
@@ -51,16 +59,7 @@ def drop_groups(
         points = torch.where(_over_groups(undone, inputs, grouping), inputs, best)
         fooled = is_adversarial(model(points), labels, targeted)
         best = torch.where(rows_like(fooled, inputs), points, best)
-    return best
-
-
-def polish(
-    model: Model, inputs: Tensor, labels: Tensor, adv: Tensor, norm: str, grouping: str, targeted: bool, bounds: Bounds
-) -> Tensor:
-    """:func:`drop_groups` for l0, :func:`bisect` for every other norm."""
-    if norm == "l0":
-        return drop_groups(model, inputs, labels, adv, grouping, targeted, bounds)
-    return bisect(model, inputs, labels, adv, targeted)
+        nearest.offer(best, ops.lp_norm(best - inputs, 0, grouping), fooled)
 
 
 def _group_sizes(r: Tensor, grouping: str) -> Tensor:

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._boundary import DUAL, EXPONENT, bisect_to_boundary, check_range, likely_classes
+from pyrobust.attacks._boundary import DUAL, EXPONENT, check_range, likely_classes
 from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._hyperplane import to_hyperplane
 from pyrobust.attacks._jacobian import Boundary, nearest_boundary
+from pyrobust.attacks._polish import bisect_to_boundary
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _START_RADII = {"l1": 5.0, "l2": 1.0, "linf": 0.3}  # of the authors' code, for bounds (0, 1)

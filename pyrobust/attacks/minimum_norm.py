@@ -14,7 +14,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_grouping, clean_logits, undisturbed
-from pyrobust.attacks._polish import polish
+from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 from pyrobust.attacks.ddn import ddn
 from pyrobust.attacks.fmn import fmn
@@ -67,6 +67,7 @@ _SHARES = {
 }
 _RUN = 1000  # gradients; a larger budget buys restarts
 _CONVERGED = 0.01
+_BISECTIONS = 10  # to a thousandth of the perturbation
 
 
 class Stage(NamedTuple):
@@ -207,25 +208,30 @@ def minimum_norm(
         won = torch.full_like(labels, -1)
         names: list[str] = []
 
-        def judge(stage: str, points: Tensor) -> bool:
-            nonlocal won
+        def offer(points: Tensor) -> Tensor:
             with torch.no_grad():
                 adversarial = is_adversarial(counted(points), labels, targeted)
-            better = nearest.offer(points, ops.lp_norm(points - inputs, name, grouping), adversarial)
-            won = torch.where(better, len(names), won)
-            names.append(stage)
-            state = SearchState(points, adversarial, nearest.adv, nearest.distance)
-            return callback is not None and bool(callback(len(names) - 1, state))
+            nearest.offer(points, ops.lp_norm(points - inputs, name, grouping), adversarial)
+            return adversarial
 
         shared: dict[str, Any] = {"targeted": targeted, "bounds": bounds, "seed": seed, "sample_ids": sample_ids}
         for stage in plan(name, budget):
             before = nearest.distance
             attack = _attack(stage, name, grouping, nearest)
             points = attack(counted, inputs, labels, **shared)
-            if judge(stage.name, points):
+            state = SearchState(points, offer(points), nearest.adv, nearest.distance)
+            won = torch.where(nearest.distance < before, len(names), won)
+            names.append(stage.name)
+            if callback is not None and callback(len(names) - 1, state):
                 break
         else:
-            judge("polish", polish(counted, inputs, labels, nearest.adv, name, grouping, targeted, bounds))
+            rough = nearest.distance
+            if name == "l0":
+                drop_groups(counted, inputs, labels, nearest, grouping, bounds, targeted)
+            else:
+                bisect_to_boundary(counted, inputs, labels, nearest, name, _BISECTIONS, targeted)
+            won = torch.where(nearest.distance < rough, len(names), won)
+            names.append("polish")
     if not return_info:
         return nearest.adv
     norms = nearest.distance.double()

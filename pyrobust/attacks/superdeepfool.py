@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._boundary import Walk, bisect_to_boundary, check_range, step_to_boundary, walk_to_boundary
+from pyrobust.attacks._boundary import Walk, check_range, step_to_boundary, walk_to_boundary
 from pyrobust.attacks._common import Callback, Model, check_call, rows_like, undisturbed
 from pyrobust.attacks._jacobian import Boundary
+from pyrobust.attacks._polish import bisect_to_boundary
 
 
 def superdeepfool(

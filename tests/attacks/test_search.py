@@ -7,7 +7,8 @@ import torch
 from oracles import row_norm
 
 from pyrobust.attacks import minimum_norm
-from pyrobust.attacks._polish import bisect, drop_groups
+from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
+from pyrobust.attacks._search import Nearest
 from pyrobust.attacks.minimum_norm import plan
 
 from . import models
@@ -158,12 +159,21 @@ def test_bisection_ends_at_the_boundary():
     model, x, labels = models.two_sided(False)
     toward = (model.weight[1 - labels] - model.weight[labels]).sign().reshape(x.shape)
     far = (x + 0.4 * toward).clamp(0, 1)
-    near = bisect(model, x, labels, far, False)
+    nearest = found_at(far, x, "l2")
+    bisect_to_boundary(model, x, labels, nearest, "l2", 10)
+    near = nearest.adv
     assert (model(near).argmax(1) != labels).all()
     moved = far - x
     share = (near - x).flatten(1).norm(dim=1) / moved.flatten(1).norm(dim=1)
     inside = x + rows(share - 2 * 2.0**-10, x) * moved  # two thousandths nearer is not adversarial any more
     assert (model(inside).argmax(1) == labels).all()
+
+
+def found_at(adv, x, norm):
+    nearest = Nearest(x, torch.zeros(len(x), dtype=torch.bool))
+    everywhere = torch.ones(len(x), dtype=torch.bool)
+    nearest.offer(adv, row_norm(adv - x, norm, 3 if norm == "l0" else 1), everywhere)
+    return nearest
 
 
 def rows(values, x):
@@ -176,12 +186,14 @@ def test_dropping_pixels_undoes_what_is_not_needed():
     toward = (model.weight[1 - labels] - model.weight[labels]).sign().reshape(x.shape)
     far = (x + 0.4 * toward).clamp(0, 1)  # every pixel
     assert (row_norm(far - x, "l0", 3) == 16).all()
-    near = drop_groups(model, x, labels, far, "pixel", False, (0.0, 1.0))
+    nearest = found_at(far, x, "l0")
+    drop_groups(model, x, labels, nearest, "pixel", (0.0, 1.0))
+    near = nearest.adv
     assert (model(near).argmax(1) != labels).all()
     found = row_norm(near - x, "l0", 3)
     assert (found >= optimum).all()
     # One pixel more than is needed could still go, unless another has been undone for it: none is left to undo.
-    again = drop_groups(model, x, labels, near, "pixel", False, (0.0, 1.0))
-    assert torch.equal(row_norm(again - x, "l0", 3), found)
+    drop_groups(model, x, labels, nearest, "pixel", (0.0, 1.0))
+    assert torch.equal(row_norm(nearest.adv - x, "l0", 3), found)
     assert (found < 16).all()
     assert shift.isfinite().all()
