@@ -15,6 +15,7 @@ import torch
 
 import pyrobust
 from pyrobust.cli import main
+from pyrobust.evaluation import formatting
 from pyrobust.models import fit, save_weights, small_cnn
 
 ATTACK = """
@@ -182,6 +183,27 @@ def test_attacks_and_budgets_may_be_given_by_norm(place: Path) -> None:
     assert settings["samples"] == 10
 
 
+def test_one_call_for_the_number_takes_a_budget_of_gradients(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--attack", "minimum_norm", "--norm", "l2", "--samples", "8", "--batch-size", "8"]
+    assert run("evaluate", *MODEL, *arguments, "--budget", "20", "--out", "run") == 0
+    assert json.loads((place / "run" / "run.json").read_text())["settings"]["budget"] == 20
+    figures = json.loads((place / "run" / "summary.json").read_text())["norms"]["l2"]["minimum_norm"]
+    assert figures["success_rate"] == 1
+    assert figures["gradients"] == 20
+    out = capsys.readouterr().out
+    assert "gradients" in out
+    assert formatting.count(figures["forwards"]) in out
+
+
+def test_attacks_without_gradients_can_check_the_others(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--attack", "cli_attacks:nudge", "--norm", "l2", "--batch-size", "8", "--samples", "16"]
+    assert run("evaluate", *MODEL, *arguments, "--check-masking", "8", "--out", "run") == 0
+    found = json.loads((place / "run" / "summary.json").read_text())["masking_check"]["l2"]
+    assert set(found["ahead"]) <= set(range(8))
+    assert len(found["ahead"]) > 0  # blending with the negative is far from the smallest perturbation
+    assert "attacks without gradients" in " ".join(capsys.readouterr().out.split())
+
+
 def test_compare_prints_and_writes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", *MODEL, *NUDGE, "--out", "one") == 0
     assert run("evaluate", "--model", "pyrobust.models:small_cnn", "--data", "d.npz", *NUDGE, "--out", "two") == 0
@@ -217,6 +239,8 @@ def test_compare_prints_and_writes(place: Path, capsys: pytest.CaptureFixture[st
         (["evaluate", *MODEL, *NUDGE, "--attack", "l1=cli_attacks:nudge"], "names no norm"),
         (["evaluate", *MODEL, "--attack", "l1=cli_attacks:nudge", "--norm", "l2"], "not evaluated"),
         (["evaluate", *MODEL, *NUDGE, "--bounds", "1"], "two numbers"),
+        (["evaluate", *MODEL, *NUDGE, "--budget", "5"], "none of the chosen attacks takes a budget"),
+        (["evaluate", *MODEL, *NUDGE, "--check-masking", "-1"], "check_masking"),
         (["evaluate", *MODEL, *NUDGE, "--device", "no_such"], "device"),
         (["evaluate", *MODEL, "--attack", "cli_attacks:broken"], "KeyError: 'oops"),
         (["evaluate", *MODEL, "--attack", "no_such_attack"], "no attack 'no_such_attack'"),

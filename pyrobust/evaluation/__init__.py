@@ -8,9 +8,10 @@ except ImportError as error:
     raise ImportError(f"pyrobust.evaluation needs {error.name}: pip install 'pyrobust[report]'") from error
 
 from pyrobust.evaluation.compare import Comparison, compare_runs
+from pyrobust.evaluation.loop import Progress
 from pyrobust.evaluation.micro import AttackError
 from pyrobust.evaluation.results import Report
-from pyrobust.evaluation.runner import Progress, evaluate
+from pyrobust.evaluation.runner import evaluate
 from pyrobust.evaluation.store import RunError
 
 __all__ = ["AttackError", "Comparison", "Progress", "Report", "RunError", "compare_runs", "evaluate"]

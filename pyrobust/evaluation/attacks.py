@@ -34,6 +34,7 @@ class Attack:
         function: ``function(model, inputs, labels, **arguments)``.
         accepts: names of its keyword arguments; None where it takes any.
         norms: the norms that it is made for, from its attribute ``norms``; None where it does not say.
+        bound: names of arguments that a partial has fixed. Not ``eps``, which is for the sweep to say.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Attack:
     function: AttackFunction
     accepts: frozenset[str] | None
     norms: tuple[str, ...] | None
+    bound: frozenset[str]
 
     @property
     def is_budget(self) -> bool:
@@ -49,7 +51,7 @@ class Attack:
 
     def takes(self, argument: str) -> bool:
         """Whether ``argument`` may be passed."""
-        return self.accepts is None or argument in self.accepts
+        return argument not in self.bound and (self.accepts is None or argument in self.accepts)
 
     def run(self, model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, **offered: Any) -> Tensor:
         """Call the function with those of the offered arguments that it takes and that are not None."""
@@ -106,11 +108,17 @@ def resolve(attack: AttackLike) -> Attack:
         # A budget attack behind **arguments still shows `eps` by name, so that takes precedence.
         accepts=None if takes_any and "eps" not in keywords else keywords,
         norms=None if norms is None else tuple(norm_name(n) for n in norms),
+        bound=frozenset(bound) - {"eps"},
     )
 
 
 def plan(
-    norms: Sequence[str], attacks: Attacks | None, eps: Mapping[str, Sequence[float]], steps: int | None, targeted: bool
+    norms: Sequence[str],
+    attacks: Attacks | None,
+    eps: Mapping[str, Sequence[float]],
+    steps: int | None,
+    targeted: bool,
+    budget: int | None = None,
 ) -> list[Task]:
     """The tasks of a run: for each norm its attacks in the order given, for a budget attack one task an eps.
 
@@ -132,11 +140,13 @@ def plan(
             if spec.is_budget and not eps.get(norm):
                 raise ValueError(f"eps: {spec.name} searches within a budget, so it needs eps for {norm}")
             tasks += [Task(norm, spec, e) for e in (eps[norm] if spec.is_budget else [None])]
-    if steps is not None:
-        if steps < 1:
-            raise ValueError(f"steps: expected at least 1, got {steps}")
-        if not any(task.attack.takes("steps") for task in tasks):
-            raise ValueError("steps: none of the chosen attacks takes a number of steps")
+    for name, value, told in (("steps", steps, "number of steps"), ("budget", budget, "budget of gradients")):
+        if value is None:
+            continue
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+        if not any(task.attack.takes(name) for task in tasks):
+            raise ValueError(f"{name}: none of the chosen attacks takes a {told}")
     return tasks
 
 

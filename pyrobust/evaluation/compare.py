@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from pyrobust.evaluation import formatting, metrics
 from pyrobust.evaluation.bootstrap import interval, resampled_means, supported_crossings
-from pyrobust.evaluation.results import Outcome, best_of, outcomes_of
+from pyrobust.evaluation.outcomes import Outcome, best_of, outcomes_of
 from pyrobust.evaluation.store import RunError, read_manifest, read_results
 
 GRID = 200
 THRESHOLDS = 5
 # Settings that change how hard the attacks tried, so that a difference between runs may not be the model's.
-EFFORT = ("steps", "seed", "batch_size")
+EFFORT = ("steps", "budget", "seed", "batch_size")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from pyrobust.evaluation import formatting
+from pyrobust.evaluation.loop import Progress
 from pyrobust.evaluation.report import COLUMNS, result_rows
 from pyrobust.evaluation.results import Report
-from pyrobust.evaluation.runner import Progress
 
 if TYPE_CHECKING:
     from pyrobust.evaluation.compare import Comparison
@@ -65,19 +65,24 @@ def print_report(console: Console, report: Report) -> None:
         f"{formatting.percent(report.clean_accuracy)} of {settings['samples']} samples",
         title_justify="left",
         title_style="bold",
-        caption="On the right: robust accuracy, with its eps below.",
+        caption="On the right: robust accuracy, with its eps below, and what the attack asked for, a sample.",
         caption_justify="left",
         padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
     )
-    table.add_column("norm\nattack", no_wrap=True)
-    for name in ("success", "median\nnorm", "mean\nnorm", *[""] * COLUMNS):
+    table.add_column("norm\nattack", overflow="fold")  # the one to give way where the terminal is narrow
+    for name in ("success", "median\nmean", *[""] * COLUMNS, "gradients\nforwards"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in result_rows(report):
-        cells = [f"{accuracy}\n[dim]{eps}[/dim]" for eps, accuracy in row["accuracies"]]
-        title = f"[bold]{row['norm']}[/bold]\n[dim]{row['attack']}[/dim]"
-        table.add_row(title, row["success_rate"], row["median"], row["mean"], *cells)
+        cells = [
+            (f"[bold]{row['norm']}[/bold]", escape(row["attack"])),
+            (row["success_rate"], ""),
+            (row["median"], row["mean"]),
+            *[(accuracy, eps) for eps, accuracy in row["accuracies"]],
+            (row["gradients"], row["forwards"]),
+        ]
+        table.add_row(*[f"{upper}\n[dim]{lower}[/dim]" for upper, lower in cells])
     console.print(table)
     for warning in report.warnings:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)

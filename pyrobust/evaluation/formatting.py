@@ -28,6 +28,13 @@ def threshold(value: float) -> str:
     return f"{value:.6g}"
 
 
+def count(value: float | None) -> str:
+    """A mean number of passes: whole from a hundred on, else to three significant digits."""
+    if value is None:
+        return NONE
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
 def duration(seconds: float) -> str:
     """Seconds below two minutes, else minutes or hours."""
     if seconds < 120:

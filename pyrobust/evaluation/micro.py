@@ -17,11 +17,13 @@ from pyrobust._checks import NORMS, Bounds, check_labels
 from pyrobust.evaluation.attacks import Task
 from pyrobust.evaluation.batches import padded
 from pyrobust.evaluation.checks import predict, verify
+from pyrobust.evaluation.counting import Spent, counted
 from pyrobust.evaluation.diagnostics import model_warnings
 from pyrobust.evaluation.environment import seeded
 from pyrobust.evaluation.subject import Model, Samples
 
 SECONDS = b"seconds"
+SPENT = ("gradients", "forwards")
 T = TypeVar("T")
 
 
@@ -45,6 +47,7 @@ class Worker:
     bounds: Bounds
     seed: int
     steps: int | None
+    budget: int | None
     size: int
     keep: frozenset[int] = frozenset()
 
@@ -106,7 +109,7 @@ class Worker:
         goals = labels if self.targets is None else self.targets[index].to(self.device)
         with seeded(self.device, self.seed, task.norm, task.attack.reference, task.eps, ids[0]):
             start = self._now()
-            points = self._points(task, index, inputs, goals)
+            points, spent = self._points(task, index, inputs, goals)
             seconds = self._now() - start
             _, predictions = predict(self.model, points)
         verdict = verify(
@@ -128,28 +131,32 @@ class Worker:
             "within_budget": verdict.within_budget,
             "adversarial": verdict.adversarial,
             **{name: verdict.norms[name] for name in NORMS},
+            # Means over the batch, padding included: which of its samples asked for what cannot be seen.
+            **{name: np.full(len(ids), getattr(spent, name) / len(inputs)) for name in SPENT},
             "batch_size": np.full(len(ids), self.size, dtype=np.int32),
             "point": pa.array(kept, type=pa.binary()),
         }
         return _rows(len(ids), columns, seconds)
 
-    def _points(self, task: Task, index: Tensor, inputs: Tensor, goals: Tensor) -> Tensor:
+    def _points(self, task: Task, index: Tensor, inputs: Tensor, goals: Tensor) -> tuple[Tensor, Spent]:
         where = f"attack {task.title}, samples {int(index[0])}–{int(index.max())}"
         try:
             # Copies, so that an attack that works in place cannot move the clean samples under the measurement.
-            points = task.attack.run(
-                self.model,
-                inputs.clone(),
-                goals.clone(),
-                norm=task.norm,
-                eps=task.eps,
-                steps=self.steps,
-                targeted=True if self.targets is not None else None,
-                bounds=self.bounds,
-                seed=self.seed,
-                sample_ids=index.to(self.device),
-                grouping="value" if task.norm == "l0" and inputs.ndim != 4 else None,
-            )
+            with counted(self.model) as (model, spent):
+                points = task.attack.run(
+                    model,
+                    inputs.clone(),
+                    goals.clone(),
+                    norm=task.norm,
+                    eps=task.eps,
+                    steps=self.steps,
+                    budget=self.budget,
+                    targeted=True if self.targets is not None else None,
+                    bounds=self.bounds,
+                    seed=self.seed,
+                    sample_ids=index.to(self.device),
+                    grouping="value" if task.norm == "l0" and inputs.ndim != 4 else None,
+                )
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -157,7 +164,7 @@ class Worker:
         if not isinstance(points, Tensor) or points.shape != inputs.shape or points.dtype != inputs.dtype:
             got = f"{points.dtype} {tuple(points.shape)}" if isinstance(points, Tensor) else type(points).__name__
             raise AttackError(f"{where}: expected {inputs.dtype} {tuple(inputs.shape)} back, got {got}")
-        return points.detach().to(self.device)
+        return points.detach().to(self.device), spent
 
     def _now(self) -> float:
         if self.device.type == "cuda":

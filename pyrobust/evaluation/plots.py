@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 
 from pyrobust.evaluation.examples import Examples
 from pyrobust.evaluation.metrics import median_distance
-from pyrobust.evaluation.results import BEST, Outcome, Report
+from pyrobust.evaluation.outcomes import BEST, Outcome
+from pyrobust.evaluation.results import Report
 
 # Okabe and Ito's colours, told apart with any colour vision and in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", ":", "-.")  # once the colours are used up
+INSIDE = 4  # legends of so many lines stand inside their panel
 NORM_LABELS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$", "l0": r"$\ell_0$"}
 STYLE: dict[Any, Any] = {
     "font.size": 8.5,
@@ -68,21 +71,29 @@ def panels(titles: Sequence[str], height: float = 2.35) -> tuple[Figure, list[Ax
 
 def draw_curves(report: Report) -> Figure:
     """Robust accuracy over eps, a panel a norm, a line an attack."""
-    figure, axes = panels([NORM_LABELS[n] for n in report.norms])
+    most = max(len(report.of(norm)) for norm in report.norms)
+    below = most > INSIDE  # a longer legend would cover the curves
+    figure, axes = panels([NORM_LABELS[n] for n in report.norms], height=2.35 + 0.16 * most * below)
     for axis, norm in zip(axes, report.norms, strict=True):
         outcomes = report.of(norm)
         for number, outcome in enumerate(outcomes):
-            colour = "#000000" if outcome.attack == BEST else COLOURS[number % (len(COLOURS) - 1)]
-            draw_curve(axis, outcome, colour, outcome.attack, dashed=outcome.attack == BEST)
+            turn, place = divmod(number, len(COLOURS) - 1)
+            if outcome.attack == BEST:
+                draw_curve(axis, outcome, COLOURS[-1], "--")
+            else:
+                draw_curve(axis, outcome, COLOURS[place], LINES[turn % len(LINES)])
         finish_curves(axis, norm, max(o.area()[1] for o in outcomes))
-        axis.legend(loc="upper right")
+        if below:
+            axis.legend(loc="upper left", bbox_to_anchor=(0, -0.26), borderaxespad=0)
+        else:
+            axis.legend(loc="upper right")
     return figure
 
 
-def draw_curve(axis: Axes, outcome: Outcome, colour: str, label: str, dashed: bool = False) -> None:
+def draw_curve(axis: Axes, outcome: Outcome, colour: str, line: str) -> None:
     """One outcome: steps where every eps is known, marked points joined by lines where a few were swept."""
     eps, accuracy = outcome.curve()
-    line = "--" if dashed else "-"
+    label = outcome.attack
     if outcome.budgets:
         axis.plot(eps, 100 * accuracy, line, color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
     else:
@@ -127,11 +138,12 @@ def _draw_histogram(axis: Axes, outcome: Outcome) -> None:
         bins: list[float] | int = np.arange(broken.min() - 0.5, broken.max() + width, width).tolist()
     else:
         bins = 30
-    axis.hist(broken, bins=bins, color="#9ecae1", edgecolor="#3b78a8", linewidth=0.5)
+    counts, _, _ = axis.hist(broken, bins=bins, color="#9ecae1", edgecolor="#3b78a8", linewidth=0.5)
     axis.set_xlim(left=0)
     median = median_distance(outcome.correct, outcome.distances)
     if median is not None and math.isfinite(median):
         axis.axvline(median, color="#222222", linewidth=1, linestyle="--", label=f"median {median:.3g}")
+        axis.set_ylim(top=1.22 * float(np.max(counts)))  # room for the legend
         axis.legend(loc="upper right")
 
 

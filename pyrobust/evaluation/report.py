@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pyrobust.evaluation import formatting, plots
 from pyrobust.evaluation.metrics import spread
-from pyrobust.evaluation.results import BEST, Outcome, Report, finite_json
+from pyrobust.evaluation.outcomes import BEST, Outcome
+from pyrobust.evaluation.results import Report, finite_json
 from pyrobust.evaluation.store import MANIFEST, RESULTS, write_atomically, write_json, write_table
 
 REPORT = "report.html"
@@ -75,6 +76,7 @@ def result_rows(report: Report) -> list[dict[str, Any]]:
     for norm in report.norms:
         for outcome in report.of(norm):
             figures = outcome.figures(report.thresholds(norm))
+            spent = {} if outcome.attack == BEST else report.attack_spent(outcome)
             shown = spread([p["eps"] for p in figures["robust_accuracy"]], COLUMNS)
             accuracies = [
                 (formatting.threshold(p["eps"]), formatting.percent(p["accuracy"]))
@@ -91,6 +93,8 @@ def result_rows(report: Report) -> list[dict[str, Any]]:
                     "area": formatting.distance(figures["area"]),
                     "d_max": formatting.distance(figures["d_max"]),
                     "accuracies": accuracies + [("", "")] * (COLUMNS - len(accuracies)),
+                    "gradients": formatting.count(spent.get("gradients")),
+                    "forwards": formatting.count(spent["forwards"]) if spent else "",
                     "seconds": _time(report, outcome),
                 }
             )
@@ -108,6 +112,8 @@ def setting_rows(report: Report) -> list[tuple[str, str]]:
         ("samples", f"{settings['samples']}, each of shape {' × '.join(map(str, report.manifest['shape']))}"),
         ("attacks", ", ".join(functions)),
         ("steps", "each attack's own" if settings["steps"] is None else str(settings["steps"])),
+        ("budget", "each attack's own" if settings["budget"] is None else f"{settings['budget']} gradients a sample"),
+        ("masking check", _masking_check(settings["check_masking"])),
         ("aim", "any other class" if settings["targets_sha256"] is None else "given target classes"),
         ("bounds", f"[{low:g}, {high:g}]"),
         ("batch size", str(settings["batch_size"])),
@@ -117,6 +123,11 @@ def setting_rows(report: Report) -> list[tuple[str, str]]:
         ("fingerprint", report.manifest["fingerprint"][:16]),
     ]
     return rows
+
+
+def _masking_check(check: dict[str, Any]) -> str:
+    searches = ", ".join(f"{task['norm']} · {task['function'].rpartition(':')[2]}" for task in check["tasks"])
+    return f"on the first {check['samples']} samples: {searches}" if searches else "not run"
 
 
 def _time(report: Report, outcome: Outcome) -> str:

@@ -4,120 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pyrobust._checks import NORMS, Norm, norm_name
+from pyrobust._checks import Norm, norm_name
 from pyrobust.evaluation import diagnostics, metrics
 from pyrobust.evaluation.attacks import Task
 from pyrobust.evaluation.examples import Examples
-
-BEST = "best of all"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Distances of all samples under one attack in one norm, or under the per-sample best of several.
-
-    Attributes:
-        norm: canonical name.
-        attack: the attack's name, or `BEST`.
-        budgets: what was swept; empty for a minimum-norm attack, whose curve is known at every eps.
-        correct: (N,) initially correct.
-        distances: (N,) as in `pyrobust.evaluation.metrics`.
-    """
-
-    norm: str
-    attack: str
-    budgets: tuple[float, ...]
-    correct: metrics.Bools
-    distances: metrics.Floats
-
-    @property
-    def title(self) -> str:
-        """Norm and attack, as reports print them."""
-        return f"{self.norm} · {self.attack}"
-
-    def curve(self) -> tuple[metrics.Floats, metrics.Floats]:
-        """(eps, robust accuracy): steps for a minimum-norm attack, the swept points for a budget attack."""
-        return metrics.swept_curve(self.distances, self.budgets) if self.budgets else metrics.step_curve(self.distances)
-
-    def area(self) -> tuple[float, float]:
-        """(area under the curve, the eps that it ends at): the largest finite distance, or the largest budget."""
-        if self.budgets:
-            return metrics.area_under_sweep(*self.curve()), self.budgets[-1]
-        d_max = metrics.largest_distance(self.distances)
-        return metrics.area_under_steps(self.distances, d_max), d_max
-
-    def figures(self, thresholds: Sequence[float]) -> dict[str, Any]:
-        """The measures of this outcome as plain data; distances may be infinite."""
-        area, d_max = self.area()
-        measures: dict[str, Any] = {
-            "kind": "budget" if self.budgets else "minimum-norm",
-            "success_rate": metrics.success_rate(self.correct, self.distances),
-            "area": area,
-            "d_max": d_max,
-            "robust_accuracy": [
-                {"eps": e, "accuracy": metrics.robust_accuracy(self.distances, e)} for e in (self.budgets or thresholds)
-            ],
-        }
-        if not self.budgets:
-            measures["median"] = metrics.median_distance(self.correct, self.distances)
-            measures["mean"] = metrics.mean_distance(self.correct, self.distances)
-        return measures
-
-
-def assemble(tasks: Sequence[Task], clean: pa.Table, tables: Sequence[pa.Table]) -> pa.Table:
-    """One table of all results: a row for each task and sample, tasks in order, samples in order."""
-    parts = []
-    for task, rows in zip(tasks, tables, strict=True):
-        count = len(rows)
-        columns = {
-            "norm": pa.array([task.norm] * count),
-            "attack": pa.array([task.attack.name] * count),
-            "eps": pa.array([task.eps] * count, type=pa.float64()),
-            **{name: clean[name] for name in ("sample_id", "label", "clean_prediction", "correct")},
-            **{name: rows[name] for name in ("prediction", "finite", "in_bounds", "within_budget", "adversarial")},
-            **{name: rows[name] for name in NORMS},
-            "batch_size": rows["batch_size"],
-        }
-        parts.append(pa.table(columns))
-    return pa.concat_tables(parts).combine_chunks()
-
-
-def outcomes_of(results: pa.Table, tasks: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """The outcome of each attack in each norm, in the order of ``tasks`` (as the manifest lists them)."""
-    samples = len(results) // len(tasks)
-    groups: dict[tuple[str, str], list[int]] = {}
-    for number, task in enumerate(tasks):
-        groups.setdefault((task["norm"], task["attack"]), []).append(number)
-    found = []
-    for (norm, attack), numbers in groups.items():
-        parts = [results.slice(n * samples, samples) for n in numbers]
-        correct = parts[0]["correct"].to_numpy()
-        adversarial = np.stack([p["adversarial"].to_numpy() for p in parts])
-        budgets = tuple(e for n in numbers if (e := tasks[n]["eps"]) is not None)
-        if budgets:
-            distances = metrics.sweep_distances(correct, adversarial, budgets)
-        else:
-            distances = metrics.distances_of(correct, adversarial[0], parts[0][norm].to_numpy())
-        found.append(Outcome(norm, attack, budgets, correct, distances))
-    return found
-
-
-def best_of(outcomes: Sequence[Outcome]) -> Outcome:
-    """The per-sample smallest distance over several attacks in one norm; the outcome itself where there is one."""
-    if len(outcomes) == 1:
-        return outcomes[0]
-    # Where all swept the same budgets the curve is still known at these alone.
-    swept = {o.budgets for o in outcomes}
-    budgets = outcomes[0].budgets if len(swept) == 1 else ()
-    distances = np.minimum.reduce([o.distances for o in outcomes])
-    return Outcome(outcomes[0].norm, BEST, budgets, outcomes[0].correct, distances)
+from pyrobust.evaluation.masking import leads
+from pyrobust.evaluation.micro import SPENT
+from pyrobust.evaluation.outcomes import BEST, Outcome, best_of, outcomes_of
 
 
 class Report:
@@ -129,6 +28,7 @@ class Report:
         warnings: signs that the figures may mislead, in full sentences.
         seconds: wall time of each attack (at each budget), in the order of ``manifest["settings"]["tasks"]``.
         examples: images to show, or None where the inputs are not images.
+        leads: by norm, what attacks without gradients found beyond the attacks of the run; empty without that check.
     """
 
     def __init__(
@@ -138,10 +38,13 @@ class Report:
         warnings: Sequence[str],
         seconds: Sequence[float],
         examples: Examples | None,
+        checked: Sequence[tuple[Task, pa.Table]] = (),
     ) -> None:
         self.manifest, self.results, self.seconds, self.examples = manifest, results, list(seconds), examples
         self.outcomes = outcomes_of(results, self._tasks)
-        self.warnings = [*warnings, *self._attack_warnings()]
+        self.leads = leads(checked, self.outcomes) if checked else []
+        behind = [lead.warning() for lead in self.leads if lead.ahead]
+        self.warnings = [*warnings, *self._attack_warnings(), *behind]
 
     @property
     def _tasks(self) -> list[dict[str, Any]]:
@@ -203,7 +106,7 @@ class Report:
 
         ``success_rate``, ``median`` and ``mean`` are over initially correct samples (failures count as ∞ in the
         median, and are left out of the mean); ``robust_accuracy`` is over all samples. ``optimality`` compares the
-        attacks of one norm with their per-sample best.
+        attacks of one norm with their per-sample best; ``gradients`` and ``forwards`` are what it asked for, a sample.
         """
         return {
             "model": self.manifest["model"],
@@ -211,6 +114,7 @@ class Report:
             "samples": len(self.outcomes[0].correct),
             "clean_accuracy": self.clean_accuracy,
             "norms": {norm: self._norm_summary(norm) for norm in self.norms},
+            "masking_check": {lead.norm: lead.figures() for lead in self.leads} or None,
             "warnings": self.warnings,
         }
 
@@ -225,6 +129,8 @@ class Report:
         attacks = {}
         for outcome in outcomes:
             figures = outcome.figures(thresholds)
+            if outcome.attack != BEST:
+                figures |= self.attack_spent(outcome)
             if len(outcomes) > 1 and outcome.attack != BEST and not outcome.budgets:
                 figures["optimality"] = metrics.optimality(
                     outcome.distances, outcomes[-1].distances, self.clean_accuracy
@@ -232,24 +138,32 @@ class Report:
             attacks[outcome.attack] = figures
         return attacks
 
+    def attack_spent(self, outcome: Outcome) -> dict[str, float]:
+        """Gradients and forwards that an attack asked for, the mean a sample, all its budgets together."""
+        rows = self._rows_of(outcome)
+        return {name: float(rows[name].to_numpy().sum()) / len(outcome.correct) for name in SPENT}
+
     def attack_seconds(self, norm: str, attack: str) -> float:
         """Wall time of one attack in one norm, all budgets together."""
         pairs = zip(self._tasks, self.seconds, strict=True)
         return math.fsum(s for t, s in pairs if (t["norm"], t["attack"]) == (norm, attack))
 
+    def _rows_of(self, outcome: Outcome) -> pa.Table:
+        """The results of one attack in one norm, budget by budget."""
+        key, samples = (outcome.norm, outcome.attack), len(outcome.correct)
+        numbers = [i for i, t in enumerate(self._tasks) if (t["norm"], t["attack"]) == key]
+        return self.results.slice(numbers[0] * samples, len(numbers) * samples)
+
     def _attack_warnings(self) -> list[str]:
         settings = self.manifest["settings"]
         found = diagnostics.memory_warning(self.results, settings["batch_size"])
-        samples = len(self.outcomes[0].correct)
         for outcome in self.outcomes:
-            key = (outcome.norm, outcome.attack)
-            numbers = [i for i, t in enumerate(self._tasks) if (t["norm"], t["attack"]) == key]
             unlimited = not outcome.budgets or diagnostics.covers_box(
                 outcome.norm, outcome.budgets[-1], self.manifest["shape"], settings["bounds"]
             )
             found += diagnostics.attack_warnings(
                 outcome.title,
-                self.results.slice(numbers[0] * samples, len(numbers) * samples),
+                self._rows_of(outcome),
                 failed=int(np.isinf(outcome.distances).sum()),
                 correct=int(outcome.correct.sum()),
                 unlimited=unlimited,

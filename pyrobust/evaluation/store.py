@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 MANIFEST = "run.json"
 RESULTS = "results.parquet"
-FORMAT = 1
+FORMAT = 2
 # A run resumed under another of these would mix results that differ in their last bits.
 COMPARED_ENVIRONMENT = ("pyrobust", "torch", "device", "threads")
 

@@ -41,6 +41,24 @@ def test_only_what_a_signature_takes_is_passed() -> None:
     assert seen == {"steps": 3, "seed": 0}
 
 
+def test_what_a_partial_binds_stays_bound_but_for_the_swept_eps() -> None:
+    def attack(model, inputs, labels, *, eps, steps=1):
+        return eps, steps
+
+    bound = resolve(functools.partial(attack, eps=0.3, steps=7))
+    assert bound.run(None, 1, 2, eps=0.1, steps=3) == (0.1, 7)
+    assert bound.is_budget
+    with pytest.raises(ValueError, match="takes a number of steps"):
+        plan(["linf"], functools.partial(attack, steps=7), {"linf": (0.1,)}, 3, False)
+
+
+def test_the_budget_of_gradients_goes_to_attacks_that_take_one() -> None:
+    (task,) = plan(["l2"], "minimum_norm", {}, None, False, 7)
+    assert task.attack.takes("budget")
+    assert not task.attack.is_budget
+    assert not resolve(toy_attacks.walk).takes("budget")
+
+
 def test_a_plan_has_one_task_an_attack_and_one_an_eps_of_budget_attacks() -> None:
     tasks = plan(["linf"], [toy_attacks.walk, toy_attacks.step_once], {"linf": (0.1, 0.2)}, None, False)
     assert [(t.attack.name, t.eps) for t in tasks] == [("walk", None), ("step_once", 0.1), ("step_once", 0.2)]
@@ -67,6 +85,8 @@ l2_only.norms = ("l2",)
         ((["linf"], toy_attacks.step_once, {}, None, False), "needs eps"),
         ((["l2"], toy_attacks.clean, {}, 5, False), "takes a number of steps"),
         ((["l2"], toy_attacks.walk, {}, 0, False), "at least 1"),
+        ((["l2"], toy_attacks.walk, {}, None, False, 5), "takes a budget of gradients"),
+        ((["l2"], "minimum_norm", {}, None, False, 0), "budget: expected at least 1"),
         ((["l2"], toy_attacks.clean, {}, None, True), "no targeted form"),
         ((["linf"], l2_only, {}, None, False), "an attack in l2, not in linf"),
     ],

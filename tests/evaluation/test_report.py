@@ -90,6 +90,7 @@ def test_embedded_figures_refer_to_nothing_outside(folder: Path) -> None:
 def test_the_page_shows_the_figures_settings_and_versions(report: Report, folder: Path) -> None:
     text = parse(folder / "report.html").text
     figures = report.summary()["norms"]["l2"]["walk"]
+    assert figures["gradients"] == 40
     for shown in (
         "net <&>",
         formatting.percent(report.clean_accuracy),
@@ -97,6 +98,7 @@ def test_the_page_shows_the_figures_settings_and_versions(report: Report, folder
         formatting.distance(figures["mean"]),
         torch.__version__,
         "best of all",
+        "masking check",
         "toy_attacks:step_once",
         report.manifest["fingerprint"][:16],
         "Budget sweeps",
@@ -180,6 +182,11 @@ def test_few_correct_samples_make_few_examples() -> None:
     clean = pa.table({"sample_id": [0, 1, 2, 3], "label": [5, 5, 1, 1], "correct": [True, True, True, False]})
     assert choose_examples(clean, 2) == {0, 2}
     assert choose_examples(clean) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("value", "text"), [(500.0, "500"), (512.4, "512"), (45.31, "45.3"), (3.0, "3"), (None, "–")])
+def test_counts_are_short(value: float | None, text: str) -> None:
+    assert formatting.count(value) == text
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,9 @@ def test_functions_are_models_too(points: tuple) -> None:
         ({"norms": ["l2", 2]}, "different norms"),
         ({"norms": []}, "different norms"),
         ({"batch_size": 0}, "batch_size"),
+        ({"budget": 5}, "takes a budget"),
+        ({"check_masking": -1}, "check_masking"),
+        ({"check_masking": True}, "check_masking"),
         ({"samples": 11}, "11 asked for"),
         ({"samples": 0}, "samples"),
         ({"bounds": (0.2, 0.5)}, "inside bounds"),
@@ -276,7 +279,7 @@ def test_an_out_folder_in_use_is_refused(halves: Halves, points: tuple, tmp_path
         evaluate(halves, points, attacks=exact, out=tmp_path / "run", **SMALL)
 
 
-@pytest.mark.parametrize("change", ["model", "data", "steps", "seed", "batch_size"])
+@pytest.mark.parametrize("change", ["model", "data", "steps", "seed", "batch_size", "check_masking"])
 def test_resume_refuses_a_run_that_differs(halves: Halves, points: tuple, tmp_path, change: str) -> None:
     arguments = {"norms": "linf", "attacks": toy_attacks.walk, "steps": 2, "seed": 0, "batch_size": 4}
     evaluate(halves, points, out=tmp_path / "run", **arguments)
