@@ -85,14 +85,24 @@ def mnist_cnn(seed: int = 0) -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"mnist": mnist_cnn, "cifar10": cifar_cnn, "digits": small_cnn}
 
 
-def network(recipe: Recipe, data: Data, device: torch.device, *, smoke: bool = False) -> nn.Module:
+def network(
+    recipe: Recipe,
+    data: Data,
+    device: torch.device,
+    *,
+    smoke: bool = False,
+    build: Callable[[], nn.Module] | None = None,
+) -> nn.Module:
     """The trained network of a recipe, from bench/.cache where it is there; with ``smoke`` after one epoch of 512
     images, and not kept.
+
+    Args:
+        build: another network than that of the data. Its weights are told apart by the recipe's kind alone.
 
     Raises:
         RuntimeError: the training ended below the recipe's bar.
     """
-    model = NETWORKS[recipe.data]().to(device)
+    model = (build or NETWORKS[recipe.data])().to(device)
     if smoke:
         return train(replace(recipe, epochs=1, images=512), model, data)
     made_from = {name: value for name, value in asdict(recipe).items() if name != "bar"}

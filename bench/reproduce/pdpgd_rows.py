@@ -1,0 +1,112 @@
+"""The tables on screen, paper | ours, and their numbers for the JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from bench import report
+from bench.reproduce.pdpgd_attacks import Column
+from bench.reproduce.pdpgd_paper import Block
+from pyrobust.evaluation import metrics
+
+Cells = list[tuple[Column, dict[str, Any]]]
+
+
+def accuracies(network: str, block: Block, cells: Cells) -> list[report.Row]:
+    """Robust accuracy in % at the printed thresholds; where none can be read, at round ones up to our largest norms."""
+    names = block.rows or tuple(f"{at:g}" for at in _own_thresholds(block.norm, cells))
+    thresholds = block.thresholds or tuple(float(name) for name in names)
+    rows = []
+    for column, result in cells:
+        if "accuracies" in result:
+            measured = result["accuracies"]
+        else:
+            measured = [metrics.robust_accuracy(np.array(result["distances"]), at) for at in thresholds]
+        for name, value in zip(names, measured, strict=True):
+            paper = block.number(column.label, name)
+            rows.append(_row(block, network, column, paper, 100 * value, result, threshold=name))
+    rows += _paper_alone(block, {column.label for column, _ in cells}, "threshold", network)
+    title = f"Table {block.table}, {block.norm}: robust accuracy (%) of {network}, paper | ours"
+    note = "" if block.rows else "; the thresholds of the paper cannot be read, these are round ones"
+    _show(title + note, rows, "threshold", names, 1)
+    return rows
+
+
+def means(
+    block: Block, networks: tuple[str, ...], cells: dict[str, Cells], correct: dict[str, np.ndarray]
+) -> list[report.Row]:
+    """Mean norm of the successful perturbations of images that were right, with the share of successes.
+
+    The paper gives one number an attack; ours with any number of restarts stand beside it.
+    """
+    rows = []
+    for network, measured in cells.items():
+        for column, result in measured:
+            if "distances" in result:
+                distances = np.array(result["distances"])
+                paper = block.number(column.family, network)
+                mean = metrics.mean_distance(correct[network], distances)
+                success = metrics.success_rate(correct[network], distances)
+                rows.append(_row(block, network, column, paper, mean, result, success=success))
+    rows += _paper_alone(block, {row["attack"].split("-")[0] for row in rows}, "network")
+    shown = tuple(network for network in networks if network in cells)
+    _show(f"Table {block.table}, {block.norm}: mean norm, paper | ours (success)", rows, "network", shown, 3)
+    return rows
+
+
+def _own_thresholds(norm: str, cells: Cells) -> tuple[float, ...]:
+    best = np.minimum.reduce([result["distances"] for _, result in cells if "distances" in result])
+    return metrics.round_thresholds(best, norm == "l0")
+
+
+def _row(
+    block: Block,
+    network: str,
+    column: Column,
+    paper: float | None,
+    measured: float | None,
+    result: dict[str, Any],
+    **place: Any,
+) -> report.Row:
+    spent = {key: result[key] for key in ("gradients", "forwards", "seconds")}
+    return {
+        "table": block.table,
+        "norm": block.norm,
+        "network": network,
+        "attack": column.label,
+        "ours": f"{column.attack} {column.variant}",
+        "paper": paper,
+        "measured": measured,
+        **place,
+        **spent,
+        "step_size": result.get("step_size"),
+        "commit": result.get("commit"),
+    }
+
+
+def _paper_alone(block: Block, have: set[str], place: str, network: str = "") -> list[report.Row]:
+    """What the paper has and we have not."""
+    return [
+        {"table": block.table, "norm": block.norm, "network": network, "attack": attack, "ours": None, place: name,
+         "paper": block.number(attack, name), "measured": None}
+        for attack in block.columns if attack not in have for name in block.rows
+    ]  # fmt: skip
+
+
+def _show(title: str, rows: list[report.Row], place: str, names: tuple[str, ...], digits: int) -> None:
+    lines: dict[tuple[str, str | None], report.Row] = {}
+    for row in rows:
+        line = lines.setdefault((row["attack"], row["ours"]), {"attack": row["attack"], "ours": row["ours"]})
+        measured = _number(row["measured"], digits)
+        if row.get("success") is not None and row["success"] < 1:
+            measured += f" ({100 * row['success']:.0f} %)"
+        line[row[place]] = f"{_number(row['paper'], digits)} | {measured}"
+        line.setdefault("gradients", row.get("gradients"))
+    report.table(title, list(lines.values()), ("attack", "ours", *names, "gradients"))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
