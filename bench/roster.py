@@ -52,6 +52,7 @@ OURS = (
     Entry("fab", BALLS, **_steps(111)),
     Entry("ddn", ("l2",), **_steps(1000)),
     Entry("fmn", ALL, **_steps(1000)),
+    Entry("alma", ("l2", "l1"), {"100": {"steps": 100, "alpha": 0.5}, "default": {}}),
     Entry("carlini_wagner", ("linf", "l2"), **_steps(111, heavy=True)),
     Entry("ead", ("l1",), **_steps(111, heavy=True)),
     Entry("lbfgs", ("l2",)),

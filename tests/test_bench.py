@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench import roster
+from bench import roster, suite_roster
 from bench.counting import Counted
+from bench.networks import Subject
+from bench.passes import Pass, Recorded, bare_loop
+from bench.reproduce import pdpgd_paper
+from bench.reproduce.pdpgd_attacks import NORMS, columns
 from bench.strength_bars import compare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,10 +34,10 @@ KERNELS = {
 MINIMUM_NORM = {"pdpgd linf", "pdpgd l2", "pdpgd l1", "pdpgd l0", "pdgd l2"}
 
 
-def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+def run(tmp_path: Path, *arguments: str, module: str = "bench") -> dict[str, Any]:
     """The JSON of a smoke run in a process of its own, on one thread: tests share their cores."""
     out = tmp_path / "out.json"
-    command = [sys.executable, "-m", "bench", *arguments, "--smoke", "--out", str(out)]
+    command = [sys.executable, "-m", module, *arguments, "--smoke", "--out", str(out)]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -49,7 +53,7 @@ def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     assert content["machine"]["cpu"]
     assert content["machine"]["native"]["cpu_level"]
     assert content["arguments"]["smoke"] is True
-    assert all({"what", "bar", "measured", "ok"} <= bar.keys() for bar in content["bars"])
+    assert all({"what", "bar", "measured", "ok"} <= bar.keys() for bar in content.get("bars", []))
     return content
 
 
@@ -93,6 +97,38 @@ def test_attacks(tmp_path: Path) -> None:
         assert row["backwards"] <= row["steps"] <= row["forwards"]
 
 
+def test_suite(tmp_path: Path) -> None:
+    content = run(tmp_path, "suite")
+    rows = {row["attack"]: row for row in content["rows"]}
+    assert rows.keys() == {entry.name for entry in (*suite_roster.FIRST_ORDER, *suite_roster.OTHERS)}
+    for row in rows.values():
+        assert positive(row["ms"], row["bare_ms"], row["over_bare"], row["over_bare_median"]), row
+        assert row["forwards"] >= 1
+        assert row["gradients"] >= 1 or not row["first_order"], row
+    assert len(content["bars"]) == len(suite_roster.FIRST_ORDER)
+
+
+def test_the_bare_loop_makes_the_passes_of_the_attack() -> None:
+    model = torch.nn.Linear(4, 3)
+    images = torch.rand(5, 4)
+
+    point = images.repeat(2, 1).requires_grad_()
+
+    recorded = Recorded(model)
+    logits = recorded(point)
+    torch.autograd.grad(logits.sum(), point, retain_graph=True)
+    torch.autograd.grad(logits, point, torch.eye(3)[:, None].expand(3, 10, 3), is_grads_batched=True)
+    recorded(images[:2])
+    torch.autograd.grad(recorded(point).sum(), point)
+    expected = [Pass(10, True, [0, 3]), Pass(2, False), Pass(10, True, [0])]
+    assert recorded.passes == expected
+    assert (recorded.forwards, recorded.gradients) == (22, 50)
+
+    replayed = Recorded(model)
+    bare_loop(Subject("", replayed, images, torch.zeros(5, dtype=torch.int64), ""), expected)()
+    assert replayed.passes[1:] == expected  # the first call asks for the number of classes
+
+
 def test_strength(tmp_path: Path) -> None:
     content = run(tmp_path, "strength", "--norms", "linf", "l0")
     assert [network["network"] for network in content["networks"]] == ["digits plain"]
@@ -109,6 +145,46 @@ def test_strength(tmp_path: Path) -> None:
     best = max(row["optimality"] for row in ran if row["norm"] == "linf")
     assert 0.5 < best <= 1
     assert len(content["bars"]) == 5
+
+
+def test_pdpgd_tables(tmp_path: Path) -> None:
+    content = run(tmp_path, module="bench.reproduce.pdpgd_tables")
+    assert (tmp_path / "out-figure-5.1.png").read_bytes().startswith(b"\x89PNG")
+    assert {row["table"] for row in content["rows"]} == {"5.1", "5.3", "5.7"}
+    expected = {(norm, c.label, f"{c.attack} {c.variant}") for norm in NORMS for c in columns(norm, (1, 10))}
+    ours = [row for row in content["rows"] if row["ours"]]
+    assert {(row["norm"], row["attack"], row["ours"]) for row in ours} == expected
+    for row in ours:
+        if row["table"] == "5.1":
+            assert 0 <= row["success"] <= 1
+            assert row["success"] == 0 or positive(row["measured"])
+        else:
+            assert 0 <= row["measured"] <= 100
+    for row in content["rows"]:  # what is only the paper's has a number of its own
+        assert row["ours"] or row["measured"] is None
+    alone = {row["attack"] for row in content["rows"] if not row["ours"]}
+    assert {"B&B", "DAA-1", "FAB-100", "PDPGD-10 or -100"} <= alone
+    assert {row["paper"] for row in ours if (row["attack"], row.get("threshold")) == ("PDPGD-10", "0.35")} == {9.5}
+
+
+def test_the_paper_s_tables_are_in_order() -> None:
+    blocks, clean = pdpgd_paper.read()
+    for (table, norm), block in blocks.items():
+        numbers = {name: np.array(column) for name, column in block.columns.items()}
+        assert all(len(column) == len(block.rows) for column in numbers.values()), (table, norm)
+        if table in pdpgd_paper.MEANS:
+            assert set(block.rows) == set(pdpgd_paper.TABLES[table])
+            continue
+        assert np.all(np.diff(block.thresholds) > 0)
+        (network,) = pdpgd_paper.TABLES[table]
+        for name, column in numbers.items():
+            known = column[np.isfinite(column)]
+            assert known.max() <= clean[network]
+            if name != "Pixel":  # drawn anew at each threshold
+                assert np.all(np.diff(known) <= 0), (table, norm, name)
+            for fewer, more in (("-1", "-10"), ("-10", "-100")):
+                if name.endswith(fewer) and (other := name.removesuffix(fewer) + more) in numbers:
+                    assert not np.any(numbers[other] > column), (table, norm, other)
 
 
 def test_gradients_are_counted_sample_by_sample() -> None:

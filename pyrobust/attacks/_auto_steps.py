@@ -11,11 +11,10 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._budget import Found, logits_loss_grad, loss_of
-from pyrobust.attacks._common import Callback, Model, rows_like
+from pyrobust.attacks._budget import Found, PgdState, logits_loss_grad, loss_of
+from pyrobust.attacks._common import Callback, Model, replace_rows_, rows_like
 from pyrobust.attacks._search import is_adversarial
 from pyrobust.attacks._sparse import sparse_l1_step_
-from pyrobust.attacks.pgd import PgdState
 
 
 def phases(eps: float, steps: int, large_eps: bool) -> list[tuple[float, int]]:
@@ -59,7 +58,7 @@ class MomentumSteps:
         ops.pgd_step_(target.copy_(adv), grad, *ball, self.step_size, self.bounds)
         if self.previous is not None:
             target.mul_(0.75).add_(adv, alpha=0.5).sub_(self.previous, alpha=0.25)
-            ops.pgd_step_(target, grad, *ball, 0.0, self.bounds)  # the projection alone
+            ops.pgd_step_(target, target, *ball, 0.0, self.bounds)  # the projection alone
         self.previous = adv
         return target
 
@@ -163,16 +162,16 @@ class Climb:
                 rises += value > before
                 better = value > best_value
                 best_value = torch.where(better, value, best_value)
-                column = rows_like(better, adv)
-                torch.where(column, adv, best, out=best)
-                torch.where(column, grad, best_grad, out=best_grad)
+                replace_rows_(best, better, adv)
+                if step < steps:
+                    replace_rows_(best_grad, better, grad)
             found = self.found
             here = found.offer(adv, logits) if within else is_adversarial(logits, found.labels, found.targeted)
             if self.callback is not None and self.callback(step, PgdState(adv, here, found.adv)):
                 return None
             if step in checks:
-                back = rows_like(method.judge(best, best_value, first_value, rises, checks[step]), adv)
+                back = method.judge(best, best_value, first_value, rises, checks[step])
                 rises.zero_()
-                torch.where(back, best, adv, out=adv)
-                grad = torch.where(back, best_grad, grad)
+                replace_rows_(adv, back, best)
+                grad = torch.where(rows_like(back, grad), best_grad, grad)
         return best

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, rows_like
+from pyrobust.attacks._common import Callback, Model, replace_rows_
 from pyrobust.attacks._search import is_adversarial
-from pyrobust.attacks.pgd import PgdState
 
 EXPONENTS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 
 # Replaces the point in place: (point, gradient of the loss there, number of the step over all runs).
 Move = Callable[[Tensor, Tensor, int], object]
+
+
+class PgdState(NamedTuple):
+    """What a callback sees: the point just predicted, where it was adversarial, and the best so far."""
+
+    adv: Tensor
+    adversarial: Tensor
+    best: Tensor
 
 
 def at_least(name: str, value: float, low: float, high: float = math.inf) -> float:
@@ -63,14 +71,14 @@ class Found:
     def offer(self, points: Tensor, logits: Tensor) -> Tensor:
         """Keep the points that are adversarial; returns which (N,) bool."""
         here = is_adversarial(logits, self.labels, self.targeted)
-        torch.where(rows_like(here & self.open, points), points, self.adv, out=self.adv)
+        replace_rows_(self.adv, here & self.open, points)
         self.missing = self.missing & ~here
         return here
 
     def settle(self, points: Tensor) -> None:
         """Take the points, where finite, of samples for which nothing was found."""
         finite = points.flatten(1).isfinite().all(1)
-        torch.where(rows_like(self.missing & finite, points), points, self.adv, out=self.adv)
+        replace_rows_(self.adv, self.missing & finite, points)
 
 
 def loss_of(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:

@@ -119,4 +119,17 @@ def rows_like(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def replace_rows_(target: Tensor, chosen: Tensor, source: Tensor) -> None:
+    """target ← source in the rows that are ``chosen`` (N,), in place.
+
+    On the CPU the other rows are not touched; elsewhere that would mean to wait for the device, to be told how many they
+    are.
+    """
+    if target.device.type == "cpu":
+        rows = chosen.nonzero().squeeze(1)
+        target.index_copy_(0, rows, source.index_select(0, rows))
+    else:
+        torch.where(rows_like(chosen, target), source, target, out=target)
+
+
 Callback = Callable[[int, Any], bool | None]

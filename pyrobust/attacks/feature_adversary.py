@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, replace_rows_, undisturbed
 from pyrobust.attacks._search import is_adversarial
 
 
@@ -104,7 +104,7 @@ def feature_adversary(
                 distance = (features(point) - wanted).square().sum(1)
             here = distance.detach()
             closer = (here < best_distance) & ~done
-            best = torch.where(rows_like(closer, adv), adv, best)
+            replace_rows_(best, closer, adv)
             best_distance = torch.where(closer, here, best_distance)
             if callback is not None and callback(step, FeatureState(adv, here, best, best_distance)):
                 break

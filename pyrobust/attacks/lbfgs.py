@@ -8,7 +8,15 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, logits_and_grad, undisturbed
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    clean_logits,
+    logits_and_grad,
+    replace_rows_,
+    undisturbed,
+)
 from pyrobust.attacks._descent import ConstantSearch, check_count, check_positive, start_of
 from pyrobust.attacks._quasi_newton import InverseHessians
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
@@ -86,7 +94,7 @@ def lbfgs(
         for run in range(restarts):
             adv = start_of(run, inputs, nearest.adv, 2, bounds, seed, sample_ids)
             origin = (adv.flatten(1).to(rows.dtype) - x) / width
-            trial = base = origin
+            trial, base = origin, origin.clone()
             base_grad = torch.zeros_like(x)
             base_value = torch.full_like(rows, torch.inf)
             size = torch.ones_like(rows)
@@ -115,8 +123,8 @@ def lbfgs(
                 s = trial - base
                 hessians.add(s, grad - base_grad, ~fresh)
                 accept = value <= base_value + _DECREASE * s.mul_(base_grad).sum(1)
-                column = accept.unsqueeze(1)
-                base, base_grad = torch.where(column, trial, base), torch.where(column, grad, base_grad)
+                replace_rows_(base, accept, trial)
+                replace_rows_(base_grad, accept, grad)
                 base_value = torch.where(accept, value, base_value)
                 size = torch.where(accept, 1.0, size / 2)
                 if due:

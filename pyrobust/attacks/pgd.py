@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._budget import EXPONENTS, Found, ascend, at_least, starts
+from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
-from pyrobust.attacks._search import is_adversarial
-
-_EXPONENTS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
-
-
-class PgdState(NamedTuple):
-    """What a callback sees: the point just predicted, where it was adversarial, and the best so far."""
-
-    adv: Tensor
-    adversarial: Tensor
-    best: Tensor
 
 
 def pgd(
@@ -76,42 +62,19 @@ def pgd(
     Source: Madry et al. 2018; seed 004, eq. 15–17; seed 003, eq. 2.15. l1: Tramèr and Boneh 2019 (SLIDE), with the
     exact projection onto ball ∩ bounds of Croce and Hein 2021.
     """
-    name = norm_name(norm, tuple(_EXPONENTS))
-    p = _EXPONENTS[name]
+    p = EXPONENTS[norm_name(norm, pgd.norms)]  # type: ignore[attr-defined]
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
-    if not (isinstance(eps, (int, float)) and 0 <= eps < math.inf):
-        raise ValueError(f"eps: expected a finite number >= 0, got {eps!r}")
-    if step_size is None:
-        step_size = 2.5 * eps / steps
-    elif not 0 <= step_size < math.inf:
-        raise ValueError(f"step_size: expected a finite number >= 0, got {step_size!r}")
+    eps = at_least("eps", eps, 0)
+    size = 2.5 * eps / steps if step_size is None else at_least("step_size", step_size, 0)
+
+    def move(adv: Tensor, grad: Tensor, step: int) -> None:
+        ops.pgd_step_(adv, grad, inputs, p, eps, size, bounds, sparsity)
+
     with undisturbed(model, eval_mode):
         clean = clean_logits(model, inputs, labels)
-        ascend = make_loss(loss, labels, clean, targeted)
-
-        done = is_adversarial(clean, labels, targeted)
-        best = inputs.clone()
-        found = done.clone()
-        for run in range(restarts):
-            adv = inputs.clone()
-            if random_start or run > 0:
-                adv += ops.sample_lp_ball(inputs, p, float(eps), seed=seed, sample_ids=sample_ids, step=run)
-                adv.clamp_(*bounds)
-            for step in range(steps + 1):
-                point = adv.detach().requires_grad_(step < steps)
-                with torch.set_grad_enabled(step < steps):
-                    logits = model(point)
-                    value = ascend(logits) if step < steps else None
-                here = is_adversarial(logits.detach(), labels, targeted)
-                keep = (here & ~done) if step < steps else (here | ~found) & ~done
-                best = torch.where(rows_like(keep, inputs), adv, best)
-                found |= here
-                if callback is not None and callback(step, PgdState(adv, here, best)):
-                    return best
-                if value is not None:
-                    (grad,) = torch.autograd.grad(value.sum(), point)
-                    ops.pgd_step_(adv, grad, inputs, p, float(eps), float(step_size), bounds, sparsity)
-    return best
+        found = Found(inputs, labels, clean, targeted)
+        points = starts(inputs, p, eps, bounds, random_start, restarts, seed, sample_ids)
+        return ascend(model, points, move, found, make_loss(loss, labels, clean, targeted), steps, callback)
 
 
 pgd.norms = ("l1", "l2", "linf")  # type: ignore[attr-defined]  # read by the evaluation before it calls
