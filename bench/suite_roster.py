@@ -100,6 +100,8 @@ FIRST_ORDER = (
     ),
     Entry("lbfgs", "l2", _ONE),
     Entry("ddn", "l2", peers=_as_they_are("adv_lib:ddn", "foolbox:DDNAttack")),
+    Entry("alma", "l2", peers={"adv_lib:alma": {"init_lr_distance": 0.1}}),
+    Entry("alma", "l1", peers={"adv_lib:alma": {"init_lr_distance": 0.5}}),
     Entry("fmn", "linf", peers=_as_they_are("adv_lib:fmn", "foolbox:LInfFMNAttack")),
     Entry("fmn", "l2", peers=_as_they_are("adv_lib:fmn", "foolbox:L2FMNAttack")),
     Entry("fmn", "l1", peers=_as_they_are("adv_lib:fmn", "foolbox:L1FMNAttack")),

@@ -1,5 +1,6 @@
 """Adversarial attacks: pure functions attack(model, inputs, labels, *, …) -> adversarial inputs."""
 
+from pyrobust.attacks.alma import alma
 from pyrobust.attacks.apgd import apgd
 from pyrobust.attacks.bim import bim
 from pyrobust.attacks.carlini_wagner import carlini_wagner
@@ -34,6 +35,7 @@ from pyrobust.attacks.transfer import transfer
 
 __all__ = [
     "MinimumNorms",
+    "alma",
     "apgd",
     "bim",
     "carlini_wagner",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pyrobust.attacks import (
+    alma,
     apgd,
     bim,
     carlini_wagner,
@@ -79,6 +80,7 @@ ATTACKS = {
     "ddn": functools.partial(ddn, steps=30, restarts=2),
     "ead": functools.partial(ead, steps=15, search_steps=3, const=1.0, restarts=2),
     **{f"fmn-{norm}": functools.partial(fmn, norm=norm, steps=30, restarts=2) for norm in models.NORMS},
+    **{f"alma-{norm}": functools.partial(alma, norm=norm, steps=30, restarts=2) for norm in alma.norms},
     "lbfgs": functools.partial(lbfgs, steps=10, search_steps=3, restarts=2),
     "high_confidence": functools.partial(high_confidence, steps=20),
     "confident_ascent": functools.partial(confident_ascent, steps=20, step_size=0.05),
