@@ -14,10 +14,10 @@ from bench import environment, overhead, report
 from bench.cases import Case, Work
 from bench.native_replay import native_call
 from bench.report import Row
-from bench.timing import Contender, Timing, race
+from bench.timing import Contender, Timing, keep_memory, race
 
 Shape = tuple[int, ...]
-ISSUE_SHAPES: tuple[Shape, ...] = ((1000, 1, 28, 28), (256, 3, 32, 32), (16, 3, 224, 224))
+BAR_SHAPES: tuple[Shape, ...] = ((1000, 1, 28, 28), (256, 3, 32, 32), (16, 3, 224, 224))
 BEYOND_CACHE: Shape = (8192, 3, 32, 32)  # 96 MiB in float32
 SMOKE_SHAPES: tuple[Shape, ...] = ((16, 1, 28, 28), (4, 3, 32, 32))
 GPU_PLANES = ((1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 128, 128), (3, 224, 224))
@@ -45,13 +45,14 @@ def run(
     """Time, print, and return what goes into the JSON."""
     why = "--smoke" if smoke else "--no-compile" if not compiled else _inductor_problem(device)
     rounds = rounds or (2 if smoke else 10)
+    kept = keep_memory()
     settings = Settings(device, getattr(torch, dtype), rounds, 2e-4 if smoke else 5e-3, 0.2 if smoke else 6.0, why)
     shapes = SMOKE_SHAPES if smoke else _shapes(device, settings.dtype)
     chosen = [case for case in declared.cases() if only in case.name]
     rows: list[Row] = []
     for shape in shapes:
         here = [_measure(case, shape, settings, cold=False) for case in chosen]
-        if not smoke and device.type == "cpu" and shape in ISSUE_SHAPES:
+        if not smoke and device.type == "cpu" and shape in BAR_SHAPES:
             here += [_measure(case, shape, settings, cold=True) for case in chosen if case.name == "project_l1_ball"]
         rows += here
         _show(here, f"{shape[0]} × {math.prod(shape[1:])} {dtype} on {environment.processor(device)}")
@@ -65,14 +66,14 @@ def run(
     if only:
         bars = [bar for bar in bars if bar["ok"] is not None]
     report.show_bars(bars)
-    return {"rows": rows, "overhead": calls, "bars": bars}
+    return {"memory_kept": kept, "rows": rows, "overhead": calls, "bars": bars}
 
 
 def _shapes(device: torch.device, dtype: torch.dtype) -> list[Shape]:
     if device.type == "cpu":
-        return [*ISSUE_SHAPES, BEYOND_CACHE]
+        return [*BAR_SHAPES, BEYOND_CACHE]
     size = dtype.itemsize
-    return [*ISSUE_SHAPES, *((-(-GPU_BYTES // (math.prod(plane) * size)), *plane) for plane in GPU_PLANES)]
+    return [*BAR_SHAPES, *((-(-GPU_BYTES // (math.prod(plane) * size)), *plane) for plane in GPU_PLANES)]
 
 
 def _inductor_problem(device: torch.device) -> str:
@@ -188,16 +189,11 @@ def _bars(rows: list[Row], calls: list[Row], device: torch.device) -> list[Row]:
         return next((row for row in rows if (row["op"], row["shape"], row["cache"]) == wanted), {})
 
     if device.type == "cpu":
-        for shape in ISSUE_SHAPES:
+        for shape in BAR_SHAPES:
             size = f"{shape[0]}×{math.prod(shape[1:])}"
-            for cache in ("warm", "cold"):
-                row = row_of("project_l1_ball", shape, cache)
-                found.append(
-                    report.bar(f"project_l1_ball {size}, {cache}: sort / ours", 100, row.get("sort_x"), at_least=True)
-                )
-                found.append(
-                    report.bar(f"project_l1_ball {size}, {cache}: ours / copy_", 5, row.get("function_x_copy"))
-                )
+            row = row_of("project_l1_ball", shape)
+            found.append(report.bar(f"project_l1_ball {size}: sort / ours", 100, row.get("sort_x"), at_least=True))
+            found.append(report.bar(f"project_l1_ball {size}: ours / copy_", 5, row.get("function_x_copy")))
         for op in ELEMENTWISE:
             row = row_of(op, BEYOND_CACHE)
             found.append(report.bar(f"{op}, beyond cache: kernel / copy_", 1.6, row.get("x_copy")))

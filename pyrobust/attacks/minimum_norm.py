@@ -34,8 +34,9 @@ class MinimumNorms:
         stages: names of the stages that ran, in order.
         stage: int64 (N,): which of them found ``adv``; -1: none.
         gain: (N,) in [0, 1]: by what share the last stage lowered the norm that those before it had found.
-        converged: (N,) bool: something was found, and ``gain`` is below 1 %, so that more gradients or restarts will hardly
-            lower the norm.
+        converged: (N,) bool: something was found, and ``gain`` is below 1 %. A hint, not a proof: on two MNIST networks,
+            doubling a budget of 1000 lowered the norm of one such sample in six by more than 1 %, against one in three of
+            the others.
     """
 
     adv: Tensor

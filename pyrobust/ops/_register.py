@@ -23,6 +23,7 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _is_compiling = torch.compiler.is_compiling
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
+_grad_enabled = torch.is_grad_enabled
 _is_inference = torch.is_inference_mode_enabled
 _increment_version = torch._C._increment_version  # torch.autograd.graph's, less its Python wrapper
 
@@ -31,11 +32,11 @@ def is_plain(*tensors: Tensor | None) -> bool:
     """Whether an eager call on these tensors may skip the dispatcher: nothing traces, transforms or differentiates it."""
     if _is_compiling() or _dispatch_modes() or _transforms() is not None:
         return False
-    grad = torch.is_grad_enabled()
+    grad = _grad_enabled()
     for t in tensors:
         if t is None:
             continue
-        if type(t) not in _PLAIN_TYPES or not has_kernel(t) or (grad and t.requires_grad):
+        if type(t) not in _PLAIN_TYPES or not (t.is_cpu or has_kernel(t)) or (grad and t.requires_grad):
             return False
     return True
 
@@ -79,7 +80,7 @@ def check_tensor(
     """Raise unless ``tensor`` has this shape, dtype and device."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: {argument}: expected a torch.Tensor, got {type(tensor).__name__}")
-    if tensor.shape != shape or tensor.dtype != dtype or tensor.device != device:
+    if tensor.dtype is not dtype or tensor.shape != shape or tensor.device != device:
         raise ValueError(
             f"{name}: {argument}: expected {dtype} {tuple(shape)} on {device}, "
             f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"

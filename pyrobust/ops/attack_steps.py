@@ -170,6 +170,7 @@ class PrimalDualState:
     dual: Tensor
     dual_average: Tensor
     _checked: tuple[Tensor, ...] = field(default=(), init=False, repr=False, compare=False)
+    _plain: bool = field(default=False, init=False, repr=False, compare=False)  # of those checked: see is_plain
     _seeded: tuple[Tensor | None, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def check(self, name: str, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -193,6 +194,8 @@ class PrimalDualState:
             check_tensor(name, f"state.{argument}", getattr(self, argument), shape, dtype, adv.device)
         if not all(t.is_contiguous() for t in tensors[:-1]):
             raise ValueError(f"{name}: state: expected contiguous tensors, as PrimalDualState.start makes them")
+        with torch.no_grad():
+            self._plain = is_plain(*tensors)
         self._checked = tensors
         return tensors
 
@@ -301,14 +304,13 @@ def _primal_dual_run(
     constants: list[float],
 ) -> None:  # fmt: skip
     rows, cols = row_shape(adv)
-    x, g = inputs.contiguous(), grad.contiguous()
-    state = (exp_avg, exp_avg_sq, best, best_distance, distance, dual, dual_average, margin)
-    addresses = [t.data_ptr() for t in state]
+    tensors = (
+        adv, inputs.contiguous(), grad.contiguous(), exp_avg, exp_avg_sq, best, best_distance, distance, dual, dual_average,
+        margin,
+    )  # fmt: skip
     if cols:
-        launch(
-            "primal_dual_step", adv, rows, cols // channels, adv.data_ptr(), x.data_ptr(), g.data_ptr(), *addresses, channels,
-            prox, adaptive, *constants,
-        )  # fmt: skip
+        addresses = map(Tensor.data_ptr, tensors)
+        launch("primal_dual_step", adv, rows, cols // channels, *addresses, channels, prox, adaptive, *constants)
 
 
 register(
@@ -329,7 +331,8 @@ def _primal_dual_step_(
     tensors = state.check(name, inputs)
     check_like(name, "grad", grad, adv)
     check_like(name, "margin", margin, state.distance)
-    if torch.is_grad_enabled() and (adv.requires_grad or inputs.requires_grad or grad.requires_grad):
+    tracked = adv.requires_grad or inputs.requires_grad or grad.requires_grad
+    if tracked and torch.is_grad_enabled():
         raise ValueError(f"{name}: expected tensors that do not require grad: attack steps have no derivative")
     channels = 1
     if prox == "l0":
@@ -337,8 +340,9 @@ def _primal_dual_step_(
         if channels > 1 and options.normalize not in (0, math.inf):
             raise ValueError(f"{name}: normalize: expected 0 or inf for pixel groups, got {options.normalize}")
     settings = (channels, _PROX[prox], int(options.adaptive), options.constants)
-    arguments: tuple[Any, ...] = (*tensors, grad, margin.contiguous(), *settings)
-    if is_plain(adv, inputs, grad, margin):
+    margin = margin if margin.is_contiguous() else margin.contiguous()
+    arguments: tuple[Any, ...] = (*tensors, grad, margin, *settings)
+    if state._plain and is_plain(grad, margin):
         _primal_dual_run(*arguments)
         mark_changed(*tensors[:-1])
     else:
@@ -428,10 +432,10 @@ def _seed_run(
     seed = torch.empty_like(z)
     margin = torch.empty_like(distance)
     towards = best_class.data_ptr() if follow else (0 if targets is None else targets.data_ptr())
-    rows = (distance.data_ptr(), best_distance.data_ptr())
+    rows, classes = z.shape
     launch(
-        "attack_seed", z, len(z), z.shape[1], seed.data_ptr(), margin.data_ptr(), z.data_ptr(), labels.data_ptr(), towards,
-        best_class.data_ptr(), *rows, int(targeted),
+        "attack_seed", z, rows, classes, seed.data_ptr(), margin.data_ptr(), z.data_ptr(), labels.data_ptr(), towards,
+        best_class.data_ptr(), distance.data_ptr(), best_distance.data_ptr(), int(targeted),
     )  # fmt: skip
     return seed, margin
 
@@ -487,7 +491,7 @@ def attack_seed(
     if logits.ndim != 2:
         raise ValueError(f"attack_seed: logits: expected shape (N, K), got {tuple(logits.shape)}")
     rows = state.distance
-    if rows.dtype != ROW_DTYPES[logits.dtype] or len(rows) != len(logits) or rows.device != logits.device:
+    if rows.dtype is not ROW_DTYPES[logits.dtype] or len(rows) != len(logits) or rows.device != logits.device:
         raise ValueError(
             f"attack_seed: state: expected distances {ROW_DTYPES[logits.dtype]} ({len(logits)},) on {logits.device} to go with "
             f"{logits.dtype} logits, got {rows.dtype} {tuple(rows.shape)} on {rows.device}"

@@ -176,7 +176,8 @@ def _l1_box_arguments(
     low, high = float(bounds[0]), float(bounds[1])
     if not low < high:
         raise ValueError(f"{name}: bounds: expected (low, high) with low < high, got {bounds}")
-    return (center.detach(), *split_scalar(name, "radius", radius, x), low, high)
+    center = center.detach() if center.requires_grad else center
+    return (center, *split_scalar(name, "radius", radius, x), low, high)
 
 
 def project_lp_sphere(x: Tensor, p: float, radius: float | Tensor = 1.0) -> Tensor:

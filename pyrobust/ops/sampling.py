@@ -13,7 +13,11 @@ from pyrobust.ops.projections import sphere_norm
 def _run(
     like: Tensor, sample_ids: Tensor, radius: float, radii: Tensor | None, seed: int, step: int, p: float
 ) -> Tensor:
-    out = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    out = (
+        torch.empty_like(like)
+        if like.is_contiguous()
+        else torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    )
     rows, cols = row_shape(like)
     if cols:
         ids = sample_ids.contiguous()
@@ -83,7 +87,7 @@ def sample_lp_ball(
         raise ValueError(f"sample_lp_ball: seed: expected an integer in [0, 2**63), got {seed}")
     if not 0 <= step < 2**32:
         raise ValueError(f"sample_lp_ball: step: expected an integer in [0, 2**32), got {step}")
-    like = like.detach()
+    like = like.detach() if like.requires_grad else like
     arguments = (*split_scalar("sample_lp_ball", "radius", radius, like), int(seed), int(step))
     run = _run if is_plain(like) else torch.ops.pyrobust.sample_lp_ball
     return run(like, sample_ids, *arguments, sphere_norm("sample_lp_ball", p))
