@@ -32,16 +32,15 @@ def is_plain(*tensors: Tensor | None) -> bool:
     """Whether an eager call on these tensors may skip the dispatcher: nothing traces, transforms or differentiates it."""
     if _is_compiling() or _dispatch_modes() or _transforms() is not None:
         return False
-    grad = _grad_enabled()
     for t in tensors:
         if t is None:
             continue
-        if type(t) not in _PLAIN_TYPES or not (t.is_cpu or has_kernel(t)) or (grad and t.requires_grad):
+        if type(t) not in _PLAIN_TYPES or not (t.is_cpu or has_kernel(t)) or (t.requires_grad and _grad_enabled()):
             return False
     return True
 
 
-def mark_changed(*tensors: Tensor) -> None:
+def mark_changed(tensors: tuple[Tensor, ...]) -> None:
     """Tell autograd that a native call wrote to these tensors, as the dispatcher does for an op's in-place
     arguments."""
     if not _is_inference():
@@ -50,7 +49,9 @@ def mark_changed(*tensors: Tensor) -> None:
 
 def row_shape(x: Tensor) -> tuple[int, int]:
     """(rows, elements a row) of a tensor: dimension 0 is the batch; a 1-D tensor is one row."""
-    rows = x.shape[0] if x.ndim > 1 else 1
+    if x.dim() < 2:
+        return 1, x.numel()
+    rows = x.size(0)
     return rows, (x.numel() // rows if rows else 0)
 
 
@@ -65,13 +66,15 @@ def check_rows(name: str, x: Tensor, argument: str = "x") -> None:
         raise TypeError(f"{name}: {argument}: expected a torch.Tensor, got {type(x).__name__}")
     if x.dtype not in DTYPE_CODES:
         raise TypeError(f"{name}: {argument}: expected float32, float64, float16 or bfloat16, got {x.dtype}")
-    if x.ndim == 0:
+    if x.dim() == 0:
         raise ValueError(f"{name}: {argument}: expected at least one dimension, got a scalar tensor")
 
 
 def check_like(name: str, argument: str, tensor: Tensor, x: Tensor) -> None:
     """Raise unless ``tensor`` has the shape, dtype and device of ``x``."""
-    check_tensor(name, argument, tensor, x.shape, x.dtype, x.device)
+    same = isinstance(tensor, Tensor) and tensor.dtype is x.dtype and tensor.shape == x.shape
+    if not same or tensor.device != x.device:
+        check_tensor(name, argument, tensor, x.shape, x.dtype, x.device)
 
 
 def check_tensor(
@@ -218,7 +221,7 @@ class RowOp:
             )
         if is_plain(x):
             self.overwrite(x, *rest)
-            mark_changed(x)
+            mark_changed((x,))
         else:
             self._op_(x, *rest)
         return x

@@ -116,7 +116,7 @@ def pgd_step_(
     arguments = (adv, grad, inputs, *scalars, p, float(sparsity), low, high)
     if is_plain(adv, grad, inputs):
         _pgd_run(*arguments)
-        mark_changed(adv)
+        mark_changed((adv,))
     else:
         torch.ops.pyrobust.pgd_step_(*arguments)
     return adv
@@ -335,7 +335,7 @@ def _primal_dual_step_(
     if tracked and torch.is_grad_enabled():
         raise ValueError(f"{name}: expected tensors that do not require grad: attack steps have no derivative")
     channels = 1
-    if prox == "l0":
+    if prox == "l0" and options.grouping != "value":
         channels = channels_of(name, adv, options.grouping)
         if channels > 1 and options.normalize not in (0, math.inf):
             raise ValueError(f"{name}: normalize: expected 0 or inf for pixel groups, got {options.normalize}")
@@ -344,7 +344,7 @@ def _primal_dual_step_(
     arguments: tuple[Any, ...] = (*tensors, grad, margin, *settings)
     if state._plain and is_plain(grad, margin):
         _primal_dual_run(*arguments)
-        mark_changed(*tensors[:-1])
+        mark_changed(tensors[:-1])
     else:
         torch.ops.pyrobust.primal_dual_step_(*arguments)
     return state
@@ -502,7 +502,7 @@ def attack_seed(
     if not is_plain(logits):
         return torch.ops.pyrobust.attack_seed(*arguments)
     result = _seed_run(*arguments)
-    mark_changed(best_class)
+    mark_changed((best_class,))
     return result
 
 

@@ -25,17 +25,17 @@ class PowerStep(NamedTuple):
 
 def _run(z: Tensor, previous: Tensor | None, p: float, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     z = z.contiguous()
-    before = None if previous is None else previous.contiguous()
-    rows, cols = row_shape(z)
+    before = previous if previous is None or previous.is_contiguous() else previous.contiguous()
+    rows = z.size(0) if z.dim() > 1 else 1
     direction = torch.empty_like(z)
     wide = ROW_DTYPES[z.dtype]
     value = z.new_empty(rows) if z.dtype is wide else z.new_empty(rows, dtype=wide)  # without dtype a tenth faster
     change = torch.empty_like(value)
-    if cols == 0:
+    if z.numel() == 0:
         return direction, value.zero_(), change.zero_()
     at = 0 if before is None else before.data_ptr()
-    fields = (direction.data_ptr(), value.data_ptr(), change.data_ptr(), z.data_ptr(), at, p, alpha)
-    launch("power_iteration_step", z, rows, cols, *fields)
+    outputs = (direction.data_ptr(), value.data_ptr(), change.data_ptr())
+    launch("power_iteration_step", z, rows, z.numel() // rows, *outputs, z.data_ptr(), at, p, alpha)
     return direction, value, change
 
 
@@ -112,7 +112,7 @@ def power_iteration_step(z: Tensor, p: float, previous: Tensor | None = None, al
     if not alpha > 0:
         raise ValueError(f"power_iteration_step: alpha: expected a value in (0, inf], got {alpha!r}")
     if alpha == math.inf:
-        p = check_exponent("power_iteration_step", p)
+        p = p if p == 2.0 else check_exponent("power_iteration_step", p)
     else:
         p = sphere_norm("power_iteration_step", p)
         if previous is None:

@@ -202,7 +202,7 @@ def spectral_norm_step_(
         raise ValueError("spectral_norm_step_: us: expected a tensor of its own for every layer")
     if is_plain(*weights, *us) and all(u.is_contiguous() for u in us):
         sigmas, flat = _run_in_place(weights, us, steps, eps)
-        mark_changed(*us)
+        mark_changed(tuple(us))
         return SpectralStep(sigmas, list(us), list(flat.split(_sizes(weights)[1])))
     sigmas, new, vs = _step(weights, us, steps, eps)
     with torch.no_grad():
