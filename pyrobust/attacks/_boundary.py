@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, clean_logits, rows_like
+from pyrobust.attacks._common import Callback, Model, check_count, clean_logits, rows_like
 from pyrobust.attacks._jacobian import Boundary, nearest_boundary
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
@@ -64,8 +64,7 @@ Move = Callable[[Walk, Boundary, Tensor], None]
 
 def likely_classes(logits: Tensor, labels: Tensor, candidates: int) -> Tensor:
     """(N, k) the most likely classes besides the label, most likely first."""
-    if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1:
-        raise ValueError(f"candidates: expected an integer >= 1, got {candidates!r}")
+    check_count(candidates=candidates)
     others = logits.scatter(1, labels.unsqueeze(1), -math.inf)
     return others.topk(min(candidates, logits.shape[1] - 1), dim=1).indices
 

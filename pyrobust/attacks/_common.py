@@ -42,6 +42,13 @@ def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
         buffer.copy_(saved)
 
 
+def check_count(**values: int) -> None:
+    """Raise ValueError naming the first value that is not an integer >= 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+
+
 def check_call(
     inputs: Tensor, labels: Tensor, bounds: Bounds, steps: int, restarts: int, sample_ids: Tensor | None
 ) -> tuple[Tensor, Bounds, Tensor]:
@@ -53,9 +60,7 @@ def check_call(
     bounds = check_bounds(bounds)
     check_inputs(inputs, bounds)
     check_labels(labels, inputs)
-    for name, value in (("steps", steps), ("restarts", restarts)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+    check_count(steps=steps, restarts=restarts)
     if sample_ids is None:
         sample_ids = torch.arange(len(inputs), device=inputs.device)
     elif not isinstance(sample_ids, Tensor) or sample_ids.dtype != torch.int64 or sample_ids.shape != (len(inputs),):

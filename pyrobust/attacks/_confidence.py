@@ -42,12 +42,6 @@ def check_confidence(confidence: float | Tensor, inputs: Tensor) -> Tensor:
     return values.expand(len(inputs))
 
 
-def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless ``value`` is an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-
-
 def check_positive(name: str, value: float) -> None:
     """Raise ValueError unless ``value`` is a finite number > 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:

@@ -29,13 +29,6 @@ def check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence: expected a finite number >= 0, got {confidence!r}")
 
 
-def check_count(**values: int) -> None:
-    """Raise ValueError naming the first value that is not an integer >= 1."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-
-
 def margin_and_seed(logits: Tensor, labels: Tensor, targeted: bool) -> tuple[Tensor, Tensor]:
     """The margin z_y − max_{i ≠ y} z_i (its negative when targeted), below 0 iff adversarial, and its gradient.
 

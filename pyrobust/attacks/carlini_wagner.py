@@ -10,13 +10,21 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, logits_and_grad, rows_like, undisturbed
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    check_count,
+    clean_logits,
+    logits_and_grad,
+    rows_like,
+    undisturbed,
+)
 from pyrobust.attacks._descent import (
     LARGEST_CONST,
     ConstantSearch,
     Stages,
     check_confidence,
-    check_count,
     check_positive,
     margin_and_seed,
     start_of,

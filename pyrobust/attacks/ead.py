@@ -7,11 +7,19 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, logits_and_grad, rows_like, undisturbed
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    check_count,
+    clean_logits,
+    logits_and_grad,
+    rows_like,
+    undisturbed,
+)
 from pyrobust.attacks._descent import (
     ConstantSearch,
     check_confidence,
-    check_count,
     check_positive,
     margin_and_seed,
     start_of,

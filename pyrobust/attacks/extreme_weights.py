@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, check_count, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._search import Nearest, SearchState, class_gradients, is_adversarial
 
 
@@ -58,8 +58,8 @@ def extreme_weights(
     Source: seed 000, §4.2 and figure 7a.
     """
     inputs, bounds, _ = check_call(inputs, labels, bounds, 1, 1, sample_ids)
-    if pixels is not None and (isinstance(pixels, bool) or not isinstance(pixels, int) or pixels < 1):
-        raise ValueError(f"pixels: expected an integer >= 1, got {pixels!r}")
+    if pixels is not None:
+        check_count(pixels=pixels)
     high = bounds[1]
     with undisturbed(model, eval_mode):
         nearest = Nearest(inputs, is_adversarial(clean_logits(model, inputs, labels), labels, targeted))

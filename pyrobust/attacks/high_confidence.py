@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, check_count, clean_logits, undisturbed
 from pyrobust.attacks._confidence import (
     CHECK_EVERY,
     ConfidenceState,
     check_confidence,
-    check_count,
     check_positive,
     choose_targets,
     gradient_norm,
@@ -84,7 +83,7 @@ def high_confidence(
     """
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
     level = None if confidence is None else check_confidence(confidence, inputs)
-    check_count("top_k", top_k)
+    check_count(top_k=top_k)
     if max_step is not None:
         check_positive("max_step", max_step)
     width = bounds[1] - bounds[0]

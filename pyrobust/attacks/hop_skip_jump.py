@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, check_inputs, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, check_count, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._queries import points_at_once, uniform
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
@@ -70,8 +70,7 @@ def hop_skip_jump(
     """
     name = norm_name(norm, ("l2", "linf"))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
-    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 1:
-        raise ValueError(f"queries: expected an integer >= 1, got {queries!r}")
+    check_count(queries=queries)
     if starts is not None:
         if not isinstance(starts, Tensor) or starts.shape != inputs.shape or starts.device != inputs.device:
             raise ValueError(f"starts: expected a tensor like inputs, {tuple(inputs.shape)} on {inputs.device}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call, check_grouping, clean_logits, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_grouping, clean_logits, undisturbed
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 from pyrobust.attacks.ddn import ddn
@@ -192,8 +192,7 @@ def minimum_norm(
     Cost: at most ``budget`` backward passes, and a few dozen forward passes beyond as many forward passes.
     Source: this library's combination, measured by its strength benchmark; the stages name their own sources.
     """
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
-        raise ValueError(f"budget: expected an integer >= 1, got {budget!r}")
+    check_count(budget=budget)
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids)
     name = norm_name(norm)
     grouping = check_grouping(grouping, name, inputs)
