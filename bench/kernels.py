@@ -56,7 +56,7 @@ def run(
             here += [_measure(case, shape, settings, cold=True) for case in chosen if case.name == "project_l1_ball"]
         rows += here
         _show(here, f"{shape[0]} × {math.prod(shape[1:])} {dtype} on {environment.processor(device)}")
-    calls = overhead.measure(device, only=only, rounds=3 if smoke else 30)
+    calls = overhead.measure(device, only=only, **({"rounds": 3, "passes": 1} if smoke else {}))
     report.table(
         "Eager overhead of the Python function over the native call",
         calls,

@@ -39,9 +39,7 @@ enum class Prox : int { gradient_l2 = 0, l2 = 1, l1 = 2, linf = 3, l0 = 4 };
 // Primal-dual (proximal) gradient step. Batch.cols is a plane: a row is `channels` planes (1 unless pixels are
 // grouped).
 struct StepArgs {
-  void* adv;  // in: the point just predicted; out: the next one
-  const void* inputs;
-  const void* grad;
+  void* adv;      // in: the point just predicted; out: the next one
   void* exp_avg;  // compute dtype, like adv
   void* exp_avg_sq;
   void* best;           // like adv
@@ -49,7 +47,9 @@ struct StepArgs {
   void* distance;       // of adv, kept up to date
   void* dual;           // log(λ₂ / λ₁)
   void* dual_average;   // moving average of λ₁ = 1 / (1 + exp(dual))
-  const void* margin;   // of the point just predicted
+  const void* inputs;
+  const void* grad;
+  const void* margin;  // of the point just predicted
   int64_t channels;
   int prox;
   int adaptive;      // Adam's second moment, or plain steps

@@ -40,11 +40,14 @@ def has_kernel(tensor: Tensor) -> bool:
 
 def launch(name: str, like: Tensor, rows: int, cols: int, *fields: Any) -> None:
     """Run a native op on ``rows`` rows of ``cols`` elements, with the dtype, device and current stream of ``like``."""
-    code = DTYPE_CODES[like.dtype]
-    if not like.is_cuda:
-        getattr(native, name)(rows, cols, code, -1, 0, *fields, 0)
-        return
-    index = like.device.index
+    if like.is_cuda:
+        _launch_cuda(name, like, rows, cols, fields)
+    else:
+        getattr(native, name)(rows, cols, DTYPE_CODES[like.dtype], -1, 0, *fields, 0)
+
+
+def _launch_cuda(name: str, like: Tensor, rows: int, cols: int, fields: tuple[Any, ...]) -> None:
+    code, index = DTYPE_CODES[like.dtype], like.device.index
     workspace = None
     if native.outgrows_chip(rows, cols, code, index):
         workspace = torch.empty(rows * cols, dtype=ROW_DTYPES[like.dtype], device=like.device)

@@ -51,7 +51,7 @@ def row_shape(x: Tensor) -> tuple[int, int]:
     """(rows, elements a row) of a tensor: dimension 0 is the batch; a 1-D tensor is one row."""
     if x.dim() < 2:
         return 1, x.numel()
-    rows = x.size(0)
+    rows = x.shape[0]
     return rows, (x.numel() // rows if rows else 0)
 
 

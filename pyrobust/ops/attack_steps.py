@@ -171,6 +171,7 @@ class PrimalDualState:
     dual_average: Tensor
     _checked: tuple[Tensor, ...] = field(default=(), init=False, repr=False, compare=False)
     _plain: bool = field(default=False, init=False, repr=False, compare=False)  # of those checked: see is_plain
+    _size: tuple[int, int] = field(default=(0, 0), init=False, repr=False, compare=False)  # likewise: see row_shape
     _seeded: tuple[Tensor | None, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def check(self, name: str, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -196,6 +197,7 @@ class PrimalDualState:
             raise ValueError(f"{name}: state: expected contiguous tensors, as PrimalDualState.start makes them")
         with torch.no_grad():
             self._plain = is_plain(*tensors)
+        self._size = row_shape(adv)
         self._checked = tensors
         return tensors
 
@@ -303,14 +305,20 @@ def _primal_dual_run(
     dual_average: Tensor, inputs: Tensor, grad: Tensor, margin: Tensor, channels: int, prox: int, adaptive: int,
     constants: list[float],
 ) -> None:  # fmt: skip
-    rows, cols = row_shape(adv)
     tensors = (
-        adv, inputs.contiguous(), grad.contiguous(), exp_avg, exp_avg_sq, best, best_distance, distance, dual, dual_average,
+        adv, exp_avg, exp_avg_sq, best, best_distance, distance, dual, dual_average, inputs.contiguous(), grad.contiguous(),
         margin,
     )  # fmt: skip
+    _primal_dual_launch(tensors, row_shape(adv), channels, prox, adaptive, constants)
+
+
+def _primal_dual_launch(
+    tensors: tuple[Tensor, ...], size: tuple[int, int], channels: int, prox: int, adaptive: int, constants: list[float]
+) -> None:
+    rows, cols = size
     if cols:
         addresses = map(Tensor.data_ptr, tensors)
-        launch("primal_dual_step", adv, rows, cols // channels, *addresses, channels, prox, adaptive, *constants)
+        launch("primal_dual_step", tensors[0], rows, cols // channels, *addresses, channels, prox, adaptive, *constants)
 
 
 register(
@@ -341,12 +349,12 @@ def _primal_dual_step_(
             raise ValueError(f"{name}: normalize: expected 0 or inf for pixel groups, got {options.normalize}")
     settings = (channels, _PROX[prox], int(options.adaptive), options.constants)
     margin = margin if margin.is_contiguous() else margin.contiguous()
-    arguments: tuple[Any, ...] = (*tensors, grad, margin, *settings)
-    if state._plain and is_plain(grad, margin):
-        _primal_dual_run(*arguments)
-        mark_changed(tensors[:-1])
-    else:
-        torch.ops.pyrobust.primal_dual_step_(*arguments)
+    if not (state._plain and is_plain(grad, margin)):
+        torch.ops.pyrobust.primal_dual_step_(*tensors, grad, margin, *settings)
+        return state
+    changed = tensors[:-1]
+    _primal_dual_launch((*changed, inputs.contiguous(), grad.contiguous(), margin), state._size, *settings)
+    mark_changed(changed)
     return state
 
 

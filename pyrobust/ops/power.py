@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrobust.ops import _reference as ref
-from pyrobust.ops._native import ROW_DTYPES, launch
+from pyrobust.ops._native import DTYPE_CODES, ROW_DTYPES, launch, native
 from pyrobust.ops._register import check_like, check_rows, is_plain, register, row_shape
 from pyrobust.ops.norms import check_exponent
 from pyrobust.ops.projections import sphere_norm
@@ -26,16 +26,20 @@ class PowerStep(NamedTuple):
 def _run(z: Tensor, previous: Tensor | None, p: float, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     z = z.contiguous()
     before = previous if previous is None or previous.is_contiguous() else previous.contiguous()
-    rows = z.size(0) if z.dim() > 1 else 1
+    count = z.numel()
+    rows = z.shape[0] if z.dim() > 1 else 1
     direction = torch.empty_like(z)
     wide = ROW_DTYPES[z.dtype]
     value = z.new_empty(rows) if z.dtype is wide else z.new_empty(rows, dtype=wide)  # without dtype a tenth faster
     change = torch.empty_like(value)
-    if z.numel() == 0:
+    if count == 0:
         return direction, value.zero_(), change.zero_()
     at = 0 if before is None else before.data_ptr()
-    outputs = (direction.data_ptr(), value.data_ptr(), change.data_ptr())
-    launch("power_iteration_step", z, rows, z.numel() // rows, *outputs, z.data_ptr(), at, p, alpha)
+    fields = (direction.data_ptr(), value.data_ptr(), change.data_ptr(), z.data_ptr(), at, p, alpha)
+    if z.is_cuda:
+        launch("power_iteration_step", z, rows, count // rows, *fields)
+    else:  # without launch()'s frame: 0.3 µs
+        native.power_iteration_step(rows, count // rows, DTYPE_CODES[z.dtype], -1, 0, *fields, 0)
     return direction, value, change
 
 

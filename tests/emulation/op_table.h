@@ -45,8 +45,6 @@ inline PgdArgs pgd_args(Arrays& a, double p, double sparsity) {
 }
 inline StepArgs step_args(Arrays& a, Prox prox, int64_t planes, int adaptive, double normalize) {
   return {a.inout(planes),
-          a.input(planes),
-          a.x(planes),
           a.moment(planes),
           a.moment(planes),
           a.inout(planes),
@@ -54,6 +52,8 @@ inline StepArgs step_args(Arrays& a, Prox prox, int64_t planes, int adaptive, do
           a.column_inout(1),
           a.column_inout(-0.5),
           a.column_inout(0.1),
+          a.input(planes),
+          a.x(planes),
           a.column_input(-1),
           planes,
           int(prox),
