@@ -60,11 +60,11 @@ def choose_schedule(
     step_size: float | None,
     preset: str | None,
     tuning: Tuning | None,
-    starts: Tensor | None,
+    refine: bool,
     **options: Any,
 ) -> Schedule:
-    """The schedule that the arguments of an attack ask for: its default, that which refines given starts, either with
-    another first step size, or the thesis's.
+    """The schedule that the arguments of an attack ask for: its default, with another first step size of the first run
+    (which is a refining one where ``refine``), or the thesis's.
 
     Raises:
         ValueError: another preset; ``tuning`` without the preset, or missing where the preset needs it.
@@ -72,11 +72,11 @@ def choose_schedule(
     if preset is None:
         if tuning is not None:
             raise ValueError('tuning: applies to preset="thesis" alone')
-        if starts is not None:
-            default = replace(default, step_size=default.refine_step_size, ratio=default.refine_ratio)
         if step_size is None:
             return default
-        return replace(default, step_size=(step_size, step_size * default.step_size[1] / default.step_size[0]))
+        scale = step_size / (default.refine_step_size if refine else default.step_size)[0]
+        (first, last), (again, end) = default.step_size, default.refine_step_size
+        return replace(default, step_size=(scale * first, scale * last), refine_step_size=(scale * again, scale * end))
     if preset != "thesis":
         raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
     if step_size is None:

@@ -51,20 +51,18 @@ class MinimumNorms:
 
 # Shares of the budget, by the largest budget that they are for; chosen on images that no table reports. FMN and DDN are good
 # within few steps, and often meet another class than the primal-dual attack; that goes further where it has the steps to
-# explore the classes, and its last run starts from the best point of all.
+# explore classes and starts, and the last run starts from the best point of all.
 _SHARES = {
-    "linf": {499: {"fmn": 0.15, "pdpgd": 0.85}, math.inf: {"fmn": 0.1, "pdpgd": 0.6, "refine": 0.3}},
+    "linf": {749: {"pdpgd": 1.0}, math.inf: {"fmn": 0.1, "pdpgd": 0.5, "refine": 0.4}},
     "l2": {
         99: {"fmn": 0.6, "ddn": 0.4},
-        499: {"fmn": 0.4, "ddn": 0.3, "refine": 0.3},
-        math.inf: {"fmn": 0.1, "ddn": 0.1, "pdgd": 0.5, "refine": 0.3},
+        249: {"fmn": 0.4, "ddn": 0.3, "refine": 0.3},
+        499: {"fmn": 0.2, "pdgd": 0.8},
+        749: {"fmn": 0.1, "ddn": 0.1, "pdgd": 0.6, "refine": 0.2},
+        math.inf: {"fmn": 0.1, "pdgd": 0.7, "refine": 0.2},
     },
-    "l1": {
-        149: {"fmn": 1.0},
-        499: {"fmn": 0.3, "pdpgd": 0.7},
-        math.inf: {"fmn": 0.1, "pdpgd": 0.6, "refine": 0.3},
-    },
-    "l0": {99: {"pdpgd": 1.0}, math.inf: {"sigma_zero": 0.6, "pdpgd": 0.4}},
+    "l1": {149: {"fmn": 1.0}, 499: {"pdpgd": 1.0}, math.inf: {"fmn": 0.1, "pdpgd": 0.8, "refine": 0.1}},
+    "l0": {299: {"pdpgd": 1.0}, 749: {"sigma_zero": 0.3, "pdpgd": 0.7}, math.inf: {"sigma_zero": 0.6, "pdpgd": 0.4}},
 }
 _RUN = 1000  # gradients; a larger budget buys restarts
 _CONVERGED = 0.01
@@ -161,10 +159,10 @@ def minimum_norm(
     """min ‖r‖ such that inputs + r is adversarial and inside ``bounds``: several attacks in turn, each stage judged
     here, then a polish of the nearest point by forward passes alone.
 
-    The stages from 500 gradients on: linf and l1: :func:`fmn`, :func:`pdpgd`, and :func:`pdpgd` from the nearest point
-    so far; l2: :func:`fmn`, :func:`ddn`, :func:`pdgd`, and :func:`pdgd` from the nearest point; l0: :func:`sigma_zero`
+    The stages from 750 gradients on: linf and l1: :func:`fmn`, :func:`pdpgd`, and :func:`pdpgd` from the nearest point
+    so far; l2: the same with :func:`pdgd`; l0: :func:`sigma_zero`
     and :func:`pdpgd`. Smaller budgets leave out what they cannot pay. Each further thousand of ``budget`` is another,
-    random start of every stage (more steps of :func:`sigma_zero`).
+    random start of every stage (more steps of :func:`sigma_zero`, and of the refinement).
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.

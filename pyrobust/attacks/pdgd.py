@@ -44,7 +44,7 @@ def pdgd(
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
     check_starts(starts, inputs, bounds)
     tuned = {"norm": "l2", "steps": steps, "targeted": targeted, "bounds": bounds}
-    schedule = choose_schedule(pdgd, model, _SCHEDULE, step_size, preset, tuning, starts, **tuned)
+    schedule = choose_schedule(pdgd, model, _SCHEDULE, step_size, preset, tuning, starts is not None, **tuned)
 
     def step(state: PrimalDualState, grad: Tensor, margin: Tensor, options: StepOptions) -> None:
         ops.pdgd_step_(state, inputs, grad, margin, options)

@@ -23,8 +23,10 @@ Weighted = Sequence[tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, T
 _SCHEDULES = {
     "linf": Schedule(step_size=(0.3, 0.0003), ratio=0.1, normalize=1.0, refine_step_size=(0.3, 0.0003)),
     "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, refine_ratio=0.1),
-    "l1": Schedule(step_size=(1.0, 0.003), ratio=0.01, normalize=math.inf, refine_step_size=(0.3, 0.003)),
-    "l0": Schedule(step_size=(1.0, 0.1), ratio=0.1, normalize=math.inf, refine_step_size=(1.0, 0.1)),
+    "l1": Schedule(
+        step_size=(1.0, 0.003), ratio=0.01, normalize=math.inf, refine_step_size=(0.3, 0.003), refine_share=0
+    ),
+    "l0": Schedule(step_size=(1.0, 0.1), ratio=0.1, normalize=math.inf, refine_step_size=(1.0, 0.1), refine_share=0),
     "penalty": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0),
 }
 
@@ -66,9 +68,11 @@ def pdpgd(
             whose proxes are applied in turn. In the units of the inputs.
         grouping: for l0: "pixel" (default for (N, C, H, W): the C values at a place count once) or "value" (default
             otherwise).
-        steps: in all, over the short runs towards the likely classes and the last one; with ``restarts``, for each.
+        steps: in all, over the short runs, towards the likely classes and from noise, and the long ones (below 200 there
+            is one run); with ``restarts``, for each.
         step_size: the first one, in units of the width of ``bounds``; it falls exponentially. Default by norm.
-        restarts: from the second on each starts uniformly within a quarter of the width of ``bounds`` around the input.
+        restarts: each has its own noise; from the second on runs start within a quarter of the width of ``bounds``
+            around the input rather than at it, at random.
         preset: "thesis": algorithm 3 with the parameters of §5.4: one run, Adam with its usual moments on the plain
             hinge, step size falling linearly to a hundredth, λ₁ / λ₂ starting at 0.01, its moving average, dual
             learning rate 0.1.
@@ -78,7 +82,8 @@ def pdpgd(
         bounds: (low, high) of the inputs.
         seed, sample_ids: key the random starts, with int64 sample_ids (N,) defaulting to 0 … N − 1.
         starts: like ``inputs``, inside ``bounds``: points to refine, another attack's results for one. All steps then go
-            to one run from there, with smaller first steps, towards the class that the best point is in.
+            to one run from there, with smaller first steps, towards the class that the best point is in; each restart
+            refines the best point again.
         callback: called as callback(step, PrimalDualState) after each step; ``state.best`` and ``state.best_distance``
             are the results so far. The attack stops when it returns True.
         eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.
@@ -105,7 +110,7 @@ def pdpgd(
     if step_size is not None and not 0 < step_size < math.inf:
         raise ValueError(f"step_size: expected a finite number > 0, got {step_size!r}")
     tuned = {"norm": name, "grouping": grouping, "steps": steps, "targeted": targeted, "bounds": bounds}
-    schedule = choose_schedule(pdpgd, model, _SCHEDULES[name], step_size, preset, tuning, starts, **tuned)
+    schedule = choose_schedule(pdpgd, model, _SCHEDULES[name], step_size, preset, tuning, starts is not None, **tuned)
 
     step: Step
     if penalty is None:

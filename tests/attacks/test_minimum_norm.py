@@ -11,6 +11,7 @@ import torch
 from oracles import row_norm
 
 from pyrobust.attacks import pdgd, pdpgd
+from pyrobust.attacks._primal_dual import Schedule, plan
 
 from . import models
 
@@ -129,6 +130,43 @@ def test_restarts_never_hurt_and_are_keyed_by_sample():
     assert torch.equal(more, again)
     moved = pdpgd(model, x, labels, norm="l2", steps=60, restarts=3, seed=1, sample_ids=torch.arange(100, 100 + len(x)))
     assert not torch.equal(more, moved)
+
+
+def misleading(x):
+    """Logits whose gradient at 0.5 points along one value to a boundary at 0.4, past one at 0.1 along another."""
+    far, near = (x.flatten(1)[:, :2] - 0.5).unbind(1)
+    return torch.stack([torch.zeros(len(x)), torch.maximum(2.5 * far - 1, 20 * near - 2)], 1)
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm"),
+    [case for case in ATTACKS if case[1] != "l0"],
+    ids=["pdpgd-linf", "pdpgd-l2", "pdpgd-l1", "pdgd-l2"],
+)
+def test_noise_finds_what_the_gradient_at_the_input_hides(attack, norm):
+    x, labels = torch.full((9, 1, 2, 2), 0.5), torch.zeros(9, dtype=torch.int64)
+    one_run = row_norm(attack(misleading, x, labels, norm=norm, steps=150) - x, norm)
+    torch.testing.assert_close(one_run, torch.full_like(one_run, 0.4), rtol=0.02, atol=0)
+    several = row_norm(attack(misleading, x, labels, norm=norm, steps=300, restarts=4) - x, norm)
+    assert (several >= 0.1 - ROUNDING).all()
+    assert several.median() < 0.12
+
+
+@pytest.mark.parametrize("steps", [1, 39, 40, 119, 200, 240, 500, 1000, 4321])
+@pytest.mark.parametrize("classes", [1, 2, 9, 999])
+@pytest.mark.parametrize("refine_share", [0.0, 0.5])
+def test_a_plan_spends_its_steps(steps, classes, refine_share):
+    schedule = Schedule(step_size=(0.1, 0.001), ratio=0.01, refine_share=refine_share)
+    runs = plan(steps, schedule, classes)
+    assert sum(run.steps for run in runs) == steps
+    assert all(run.steps > 0 for run in runs)
+    ranks = [run.rank for run in runs if run.rank is not None]
+    assert ranks == sorted(set(ranks))
+    assert all(rank < classes for rank in ranks)
+    assert (len(runs) == 1) == (steps < 200)
+    assert [run.start for run in runs].count("noise") == (steps >= 200)
+    if steps >= 1000:
+        assert (runs[-1].start == "best") == (refine_share > 0)
 
 
 def test_any_penalty_with_a_prox():
