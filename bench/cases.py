@@ -157,7 +157,7 @@ def _primal_dual(norm: str) -> Callable[[Tensor], Work]:
             step_size=1e-3, dual_step=0.0, normalize=normalize, grouping="pixel" if norm == "l0" else "value"
         )
         channels = x.shape[1] if norm == "l0" else 1
-        constants = [1e-3, normalize, *options.betas, 1.0, 1.0, 0.0, options.dual_limit, 0.0, 0.0, 1.0]
+        constants = [1e-3, normalize, *options.betas, 1.0, 1.0, 0.0, options.dual_limit, 0.0, options.damping, 0.0, 1.0]
         code = ["pdgd", "l2", "l1", "linf", "l0"].index(norm)
 
         def reset() -> None:

@@ -57,6 +57,7 @@ struct StepArgs {
   double normalize;  // exponent of the norm that divides each row's gradient; 0: none
   double beta1, beta2, correction1, correction2;
   double dual_step, dual_limit, dual_momentum;
+  double damping;  // the prox of a norm takes no √v̂ as below this share of the row's largest
   double low, high;
   void* workspace;
 };

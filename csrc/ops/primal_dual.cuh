@@ -20,9 +20,11 @@ PR_NAMESPACE_BEGIN
 
 template <class C>
 struct Metric {
-  C correction, inverse_step;
+  C correction, inverse_step, floor;
   bool adaptive;
-  PR_FN C operator()(C v) const { return (adaptive ? square_root(v * correction) + C(1e-8) : C(1)) * inverse_step; }
+  PR_FN C operator()(C v) const {
+    return (adaptive ? larger(square_root(v * correction), floor) + C(1e-8) : C(1)) * inverse_step;
+  }
 };
 
 struct PrimalDualStep {
@@ -77,7 +79,7 @@ struct PrimalDualStep {
 
   template <class C>
   static PR_FN Metric<C> metric(const StepArgs& a) {
-    return {C(1 / a.correction2), C(1 / a.step_size), a.adaptive != 0};
+    return {C(1 / a.correction2), C(1 / a.step_size), C(0), a.adaptive != 0};
   }
 
   // The moments' update and the step r − m̂ / w inside the box, in units of the box width.
@@ -110,7 +112,10 @@ struct PrimalDualStep {
     const auto squares = row.wide_inout(a.exp_avg_sq);
     const In<C> v_now = {squares.data};
     row.load(step, row.in(a.grad), row.in(a.adv), row.in(a.inputs), row.wide_inout(a.exp_avg), squares);
-    const auto w = metric<C>(a);
+    auto w = metric<C>(a);
+    if (a.damping > 0 && prox != Prox::gradient_l2) {
+      w.floor = C(a.damping) * square_root(row.max([](C, C v) PR_LAMBDA { return v; }, v_now) * w.correction);
+    }
     const C weight = C(rho);
     if (prox == Prox::l1) {
       row.update([weight, w](C r, C v) PR_LAMBDA { return copy_sign(positive(absolute(r) - weight / w(v)), r); },

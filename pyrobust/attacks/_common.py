@@ -137,4 +137,12 @@ def replace_rows_(target: Tensor, chosen: Tensor, source: Tensor) -> None:
         torch.where(rows_like(chosen, target), source, target, out=target)
 
 
+def clear_rows_(target: Tensor, chosen: Tensor) -> None:
+    """target ← 0 in the rows that are ``chosen`` (N,), in place; on the CPU the others are not touched."""
+    if target.device.type == "cpu":
+        target.index_fill_(0, chosen.nonzero().squeeze(1), 0)
+    else:
+        target.masked_fill_(rows_like(chosen, target), 0)
+
+
 Callback = Callable[[int, Any], bool | None]

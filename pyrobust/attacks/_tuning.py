@@ -81,4 +81,4 @@ def choose_schedule(
         raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
     if step_size is None:
         step_size = thesis_step_size(attack, model, tuning, **options)
-    return thesis_schedule(step_size)
+    return replace(thesis_schedule(step_size), damping=default.damping)

@@ -121,23 +121,21 @@ def lbfgs(
                 value = (distance / width).square_() + search.const * loss
                 grad = grad.flatten(1).to(rows.dtype).add_(trial, alpha=2)
                 fresh = base_value.isinf()
-                s = trial - base
-                hessians.add(s, grad - base_grad, ~fresh)
-                accept = value <= base_value + _DECREASE * s.mul_(base_grad).sum(1)
+                s, y = trial - base, grad - base_grad
+                accept = value <= base_value + _DECREASE * (s * base_grad).sum(1)
                 replace_rows_(base, accept, trial)
                 replace_rows_(base_grad, accept, grad)
                 base_value = torch.where(accept, value, base_value)
                 size = torch.where(accept, 1.0, size / 2)
-                if due:
-                    again = search.advance(base_value)
-                    hessians.forget(again)
+                again = search.advance(base_value) if due else None
+                if again is not None:
                     base_value.masked_fill_(again, torch.inf)
                 point = torch.add(x, base, alpha=width)
                 held = ((point <= low) & (base_grad > 0)) | ((point >= high) & (base_grad < 0))
-                direction = hessians.times(base_grad.masked_fill(held, 0)).masked_fill_(held, 0)
+                direction = hessians.update(s, y, ~fresh, again, base_grad.masked_fill(held, 0)).masked_fill_(held, 0)
                 trial = torch.addcmul(base, direction, size.unsqueeze(1), value=-1)
-                if due:
-                    trial = torch.where(again.unsqueeze(1), origin, trial)
+                if again is not None:
+                    replace_rows_(trial, again, origin)
                 adv = torch.add(x, trial, alpha=width).clamp_(low, high).to(inputs.dtype).reshape(inputs.shape)
                 trial = (adv.flatten(1).to(rows.dtype) - x) / width
     return nearest.adv

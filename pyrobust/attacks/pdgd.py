@@ -11,7 +11,9 @@ from pyrobust.attacks._primal_dual import Schedule, primal_dual
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
 
-_SCHEDULE = Schedule(step_size=(0.1, 0.0005), ratio=0.01, normalize=2.0, refine_ratio=0.1)
+_SCHEDULE = Schedule(
+    step_size=(0.3, 0.0015), ratio=0.01, normalize=2.0, refine_step_size=(0.2, 0.0005), refine_ratio=0.1, settle=0.1
+)
 
 
 def pdgd(

@@ -21,10 +21,15 @@ Weighted = Sequence[tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, T
 
 # The gradient is divided by the norm dual to the one that is minimised.
 _SCHEDULES = {
-    "linf": Schedule(step_size=(0.3, 0.0003), ratio=0.1, normalize=1.0, refine_step_size=(0.3, 0.0003)),
+    "linf": Schedule(step_size=(0.3, 0.0003), ratio=0.1, normalize=1.0, refine_step_size=(0.3, 0.0003), damping=0.2),
     "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, refine_ratio=0.1),
     "l1": Schedule(
-        step_size=(1.0, 0.003), ratio=0.01, normalize=math.inf, refine_step_size=(0.3, 0.003), refine_share=0
+        step_size=(1.0, 0.003),
+        ratio=0.01,
+        normalize=math.inf,
+        refine_step_size=(0.3, 0.003),
+        refine_share=0,
+        damping=0.2,
     ),
     "l0": Schedule(step_size=(1.0, 0.1), ratio=0.1, normalize=math.inf, refine_step_size=(1.0, 0.1), refine_share=0),
     "penalty": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0),

@@ -85,7 +85,8 @@ def slide(
     unit = inputs.new_empty(len(inputs), 1, dtype=torch.float32)
 
     def move(adv: Tensor, grad: Tensor, step: int) -> None:
-        grad = grad.masked_fill(torch.where(grad < 0, adv <= bounds[0], adv >= bounds[1]), 0)
+        outwards = ((adv <= bounds[0]) & (grad < 0)) | ((adv >= bounds[1]) & (grad > 0))
+        grad = grad.masked_fill(outwards, 0)
         if not drawn:
             ops.pgd_step_(adv, grad, inputs, 1, eps, size, bounds, sparsity=1 - low)
             return

@@ -95,7 +95,9 @@ def primal_dual_step(
     dual_average: Tensor, inputs: Tensor, grad: Tensor, margin: Tensor, channels: int, prox: int, adaptive: int,
     constants: list[float],
 ) -> None:  # fmt: skip
-    step_size, normalize, beta1, beta2, correction1, correction2, dual_step, limit, momentum, low, high = constants
+    step_size, normalize, beta1, beta2, correction1, correction2, dual_step, limit, momentum, damping, low, high = (
+        constants
+    )
     shape, width = row_shape(adv), high - low
     a, x, g = (t.reshape(shape).to(ROW_DTYPES[adv.dtype]) for t in (adv, inputs, grad))
     better = (margin < 0) & (distance < best_distance)
@@ -109,8 +111,11 @@ def primal_dual_step(
     m, v = exp_avg.reshape(shape), exp_avg_sq.reshape(shape)
     m.mul_(beta1).add_((1 - beta1) * g)
     v.mul_(beta2).add_((1 - beta2) * g * g)
-    w = ((v / correction2).sqrt() + 1e-8 if adaptive else torch.ones_like(v)) / step_size
+    root = (v / correction2).sqrt()
+    w = (root + 1e-8 if adaptive else torch.ones_like(v)) / step_size
     r = ((a - width * (m / correction1) / w).clamp(low, high) - x) / width
+    if adaptive and prox != 4:
+        w = (torch.maximum(root, damping * root.amax(1, keepdim=True)) + 1e-8) / step_size
     a = (x + width * _prox(prox, r, w, rho, channels)).clamp(low, high)
     moved = a - x
     norms = {0: 2.0, 1: 2.0, 2: 1.0, 3: math.inf, 4: 0.0}

@@ -275,6 +275,7 @@ class StepOptions:
             none.
         dual_limit: the log of λ₂ / λ₁ stays within ± this.
         dual_momentum: of the moving average of λ₁; 0: none.
+        damping: in [0, 1]: the prox of linf, l2 and l1 takes no element of √v̂ as below this share of the row's largest.
         bounds: (low, high).
         grouping: for l0: "pixel" or "value".
     """
@@ -287,6 +288,7 @@ class StepOptions:
     normalize: float = 0.0
     dual_limit: float = 13.815510557964274  # log 10⁶
     dual_momentum: float = 0.0
+    damping: float = 0.0
     bounds: tuple[float, float] = (0.0, 1.0)
     grouping: str = "value"
     constants: list[float] = field(init=False, repr=False, compare=False)  # as the native step takes them
@@ -297,7 +299,9 @@ class StepOptions:
         low, high = _bounds("StepOptions", self.bounds)
         normalize = self.normalize and check_exponent("StepOptions", self.normalize)
         constants = [self.step_size, float(normalize), *self.betas, *self.corrections, self.dual_step, self.dual_limit]
-        object.__setattr__(self, "constants", [*constants, self.dual_momentum, low, high])
+        if not 0 <= self.damping <= 1:
+            raise ValueError(f"StepOptions: damping: expected a value in [0, 1], got {self.damping}")
+        object.__setattr__(self, "constants", [*constants, self.dual_momentum, float(self.damping), low, high])
 
 
 def _primal_dual_run(
@@ -368,11 +372,11 @@ def pdpgd_step_(
     + 1e-8) / step_size (w = 1 / step_size when not adaptive):
 
         best ← adv where margin < 0 and distance < best_distance
-        r ← box(r − m̂ / w);  r ← argmin_u ½ Σ w (u − r)² + ρ ‖u‖
+        r ← box(r − m̂ / w);  r ← argmin_u ½ Σ w' (u − r)² + ρ ‖u‖,  w' = (max(√v̂, damping · max √v̂) + 1e-8) / step_size
         dual ← clamp(dual + dual_step · sign(margin), ± dual_limit)
 
-    The minimiser is exact in the diagonal metric. l1: sign(r) (|r| − ρ / w)₊. linf: clamp(r, ±t), Σ w (|r| − t)₊ = ρ.
-    l2: u = r w s / (w s + ρ), s = ‖u‖₂. l0: a pixel or value g is kept iff ½ Σ_g w r² > ρ.
+    The minimiser is exact in the diagonal metric w'. l1: sign(r) (|r| − ρ / w')₊. linf: clamp(r, ±t), Σ w' (|r| − t)₊ =
+    ρ. l2: u = r w' s / (w' s + ρ), s = ‖u‖₂. l0, where w' = w: a pixel or value g is kept iff ½ Σ_g w r² > ρ.
 
     Args:
         state: as left by the step before; changed in place.

@@ -67,6 +67,7 @@ inline StepArgs step_args(Arrays& a, Prox prox, int64_t planes, int adaptive, do
           0.05,
           10,
           0.9,
+          0.2,
           0,
           1,
           a.workspace()};

@@ -461,11 +461,13 @@ def primal_dual_state(x: Tensor, ratio: Value) -> tuple[PrimalDualState, Tensor,
     return state, inputs, margin
 
 
-def _primal_dual(norm: str, adaptive: bool = True, grouping: str = "value", step_size: float = 0.1) -> Op:
+def _primal_dual(
+    norm: str, adaptive: bool = True, grouping: str = "value", step_size: float = 0.1, damping: float = 0.0
+) -> Op:
     exponent, measure, prox = PRIMAL_DUAL[norm]
     options = StepOptions(
         step_size, 0.05, corrections=(0.75, 0.3), betas=(0.5, 0.999), adaptive=adaptive, normalize=exponent, dual_limit=5.0,
-        dual_momentum=0.25, grouping=grouping,
+        dual_momentum=0.25, damping=damping, grouping=grouping,
     )  # fmt: skip
 
     def planes_of(x: Tensor) -> int:
@@ -487,7 +489,7 @@ def _primal_dual(norm: str, adaptive: bool = True, grouping: str = "value", step
     def reference(x: Tensor, v: Value) -> tuple[Tensor, ...]:
         state, inputs, margin = primal_dual_state(x, v)
         state = PrimalDualState(*(t.double() for t in state.tensors()))
-        constants = [step_size, exponent, *options.betas, *options.corrections, 0.05, 5.0, 0.25, 0.0, 1.0]
+        constants = [step_size, exponent, *options.betas, *options.corrections, 0.05, 5.0, 0.25, damping, 0.0, 1.0]
         steps.primal_dual_step(
             *state.tensors(), inputs.double(), x.double(), margin.double(), planes_of(x), prox, int(adaptive), constants
         )
@@ -527,7 +529,7 @@ def _primal_dual(norm: str, adaptive: bool = True, grouping: str = "value", step
         state = PrimalDualState(*(t.double() for t in state.tensors()))
         rho = (state.dual_average / (1 - state.dual_average)).unsqueeze(1)
         free = replace(options)
-        constants = [step_size, exponent, *free.betas, *free.corrections, 0.05, 5.0, 0.25, 0.0, 1.0]
+        constants = [step_size, exponent, *free.betas, *free.corrections, 0.05, 5.0, 0.25, damping, 0.0, 1.0]
         state.dual_average.fill_(0)  # ρ = 0: the point before the prox
         steps.primal_dual_step(
             *state.tensors(), inputs.double(), x.double(), margin.double(), planes_of(x), prox, int(adaptive), constants
@@ -538,7 +540,8 @@ def _primal_dual(norm: str, adaptive: bool = True, grouping: str = "value", step
         return near(saving, 2 * rho, slack).repeat(1, planes_of(x))
 
     return Op(
-        ("pdgd_step" if norm == "pdgd" else f"pdpgd_step-{norm}") + ("" if adaptive else "-plain") + f"-{grouping}" * (norm == "l0"),
+        ("pdgd_step" if norm == "pdgd" else f"pdpgd_step-{norm}") + ("" if adaptive else "-plain")
+        + f"-{grouping}" * (norm == "l0") + "-damped" * (damping > 0),
         run, reference, bound, lambda x: torch.full((len(x),), 0.4, dtype=torch.float64, device=x.device),
         doubtful if norm == "l0" else None, torch_op="primal_dual_step_", spreads=False,
     )  # fmt: skip
@@ -620,6 +623,7 @@ POWERS = (
 STEPS = (
     _pgd(1), _pgd(1, 0.05), _pgd(2), _pgd(INF),
     _primal_dual("pdgd"), _primal_dual("linf"), _primal_dual("l2"), _primal_dual("l1"), _primal_dual("l0"),
+    _primal_dual("linf", damping=0.2), _primal_dual("l2", damping=0.2), _primal_dual("l1", damping=0.2),
     _primal_dual("l0", grouping="pixel"), _primal_dual("linf", False), _primal_dual("l2", False), _primal_dual("l1", False),
     _seed(), _seed(targeted=True), _seed(follow=True), _seed(given=True),
 )  # fmt: skip
