@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from bench import report, roster, zoo
-from bench.counting import Counted
 from bench.strength_bars import bars
 from bench.strength_plots import draw
 from pyrobust import attacks
+from pyrobust._counting import Spent, counted
 from pyrobust.adapters import PEERS
 from pyrobust.data import load
 from pyrobust.evaluation import metrics
@@ -131,14 +131,14 @@ def attack(entry: roster.Row, model: nn.Module, inputs: Tensor, labels: Tensor, 
         offered["grouping"] = "value" if norm == "l0-values" else "pixel"
     if smoke:
         offered["steps"] = SMOKE_STEPS
-    counted = Counted(model).eval()
-    distances, seconds = [], 0.0
+    distances, seconds, spent = [], 0.0, Spent()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for x, y in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
                 began = time.perf_counter()
-                adv = spec.run(counted, x.clone(), y.clone(), **offered)
+                with counted(model, spent) as (watched, _):
+                    adv = spec.run(watched, x.clone(), y.clone(), **offered)
                 if x.device.type == "cuda":
                     torch.cuda.synchronize(x.device)
                 seconds += time.perf_counter() - began
@@ -154,8 +154,8 @@ def attack(entry: roster.Row, model: nn.Module, inputs: Tensor, labels: Tensor, 
         "success": metrics.success_rate(everyone, distance),
         "mean": metrics.mean_distance(everyone, distance),
         "median": metrics.median_distance(everyone, distance),
-        "gradients": counted.gradients / count,
-        "forwards": counted.forwards / count,
+        "gradients": spent.gradients / count,
+        "forwards": spent.forwards / count,
         "seconds": seconds,
     }
 

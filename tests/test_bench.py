@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from bench import roster, suite_roster
-from bench.counting import Counted
 from bench.networks import Subject
 from bench.passes import Pass, Recorded, bare_loop
 from bench.reproduce import pdpgd_paper
@@ -185,17 +184,6 @@ def test_the_paper_s_tables_are_in_order() -> None:
             for fewer, more in (("-1", "-10"), ("-10", "-100")):
                 if name.endswith(fewer) and (other := name.removesuffix(fewer) + more) in numbers:
                     assert not np.any(numbers[other] > column), (table, norm, other)
-
-
-def test_gradients_are_counted_sample_by_sample() -> None:
-    counted = Counted(torch.nn.Linear(4, 3))
-    x = torch.rand(5, 4, requires_grad=True)
-    logits = counted(x)
-    torch.autograd.grad(logits.sum(), x, retain_graph=True)
-    assert (counted.forwards, counted.gradients) == (5, 5)
-    seeds = torch.eye(3)[:, None].expand(3, 5, 3)
-    torch.autograd.grad(logits, x, seeds, is_grads_batched=True)
-    assert (counted.forwards, counted.gradients) == (5, 20)  # a Jacobian of three rows is three gradients
 
 
 def test_optimality_and_bars_of_known_distances() -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.counting import Counted
 from bench.strength import BATCH, measure
 from pyrobust import attacks
+from pyrobust._counting import Spent, counted
 from pyrobust.attacks._tuning import thesis_step_size
 from pyrobust.evaluation.attacks import resolve
 from pyrobust.evaluation.checks import predict, verify
@@ -112,7 +112,7 @@ def run(column: Column, model: nn.Module, images: Images, thresholds: Sequence[f
         budget "accuracies" instead, one a threshold: the lowest over the step sizes. "gradients" and "forwards" an image;
         "seconds"; "step_size" where one was chosen for the thesis preset.
     """
-    counted, found = Counted(model).eval(), {}
+    spent, found = Spent(), {}
     options = {**column.options, **({"steps": SMOKE_STEPS} if smoke and "steps" in column.options else {})}
     if options.get("preset") == "thesis":
         function = getattr(attacks, column.attack)
@@ -122,21 +122,30 @@ def run(column: Column, model: nn.Module, images: Images, thresholds: Sequence[f
         )
     began = time.perf_counter()
     if column.threshold:
-        found["accuracies"] = [_robust(column, counted, images, options, at, smoke) for at in thresholds]
+        found["accuracies"] = [_robust(column, model, spent, images, options, at, smoke) for at in thresholds]
     else:
-        found["distances"] = _distances(column, counted, images, options).tolist()
+        found["distances"] = _distances(column, model, spent, images, options).tolist()
     count = len(images.labels)
-    spent = {"gradients": counted.gradients / count, "forwards": counted.forwards / count}
-    return {**found, **spent, "seconds": time.perf_counter() - began}
+    each = {"gradients": spent.gradients / count, "forwards": spent.forwards / count}
+    return {**found, **each, "seconds": time.perf_counter() - began}
 
 
-def _distances(column: Column, model: Counted, images: Images, options: Mapping[str, Any]) -> np.ndarray:
-    parts = [measure(model.model, x, y, adv, column.norm) for x, y, adv in _batches(column, model, images, options)]
+def _distances(
+    column: Column, model: nn.Module, spent: Spent, images: Images, options: Mapping[str, Any]
+) -> np.ndarray:
+    points = _batches(column, model, spent, images, options)
+    parts = [measure(model, x, y, adv, column.norm) for x, y, adv in points]
     return np.where(images.correct, np.concatenate(parts), 0.0)
 
 
 def _robust(
-    column: Column, model: Counted, images: Images, options: Mapping[str, Any], at: float, smoke: bool
+    column: Column,
+    model: nn.Module,
+    spent: Spent,
+    images: Images,
+    options: Mapping[str, Any],
+    at: float,
+    smoke: bool,
 ) -> float:
     """Share of all images that are correct, and stay so within the threshold with the step size that leaves the fewest."""
     if column.threshold == "pixels":
@@ -147,8 +156,8 @@ def _robust(
     lowest = math.inf
     for one in tried:
         broken = []
-        for x, y, adv in _batches(column, model, images, one):
-            _, predictions = predict(model.model, adv)
+        for x, y, adv in _batches(column, model, spent, images, one):
+            _, predictions = predict(model, adv)
             verdict = verify(x, adv, y, predictions, norm=column.norm, bounds=(0.0, 1.0), eps=at)
             broken.append(verdict.adversarial.cpu().numpy())
         lowest = min(lowest, float(np.mean(images.correct & ~np.concatenate(broken))))
@@ -156,10 +165,12 @@ def _robust(
 
 
 def _batches(
-    column: Column, model: Counted, images: Images, options: Mapping[str, Any]
+    column: Column, model: nn.Module, spent: Spent, images: Images, options: Mapping[str, Any]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(inputs, labels, adversarial points), a batch at a time; random numbers follow the number of the image."""
     attack, numbers = resolve(column.attack), torch.arange(len(images.labels), device=images.labels.device)
     for chosen in numbers.split(BATCH):
         x, y = images.inputs[chosen], images.labels[chosen]
-        yield x, y, attack.run(model, x.clone(), y.clone(), norm=column.norm, sample_ids=chosen, **options).detach()
+        with counted(model, spent) as (watched, _):
+            adv = attack.run(watched, x.clone(), y.clone(), norm=column.norm, sample_ids=chosen, **options)
+        yield x, y, adv.detach()

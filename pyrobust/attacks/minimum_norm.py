@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
+from pyrobust._counting import counted
 from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_grouping, clean_logits, undisturbed
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
@@ -111,23 +112,6 @@ def _attack(stage: Stage, norm: str, grouping: str, nearest: Nearest) -> Callabl
     return partial(pdpgd, norm=norm, starts=nearest.adv, **runs, **groups)
 
 
-class _Counted:
-    """The model, counting what is asked of it."""
-
-    def __init__(self, model: Model) -> None:
-        self.model, self.forwards, self.gradients = model, 0, 0
-
-    def __call__(self, points: Tensor) -> Tensor:
-        self.forwards += 1
-        logits = self.model(points)
-        if isinstance(logits, Tensor) and logits.requires_grad:
-            logits.register_hook(self._count)
-        return logits
-
-    def _count(self, _: Tensor) -> None:
-        self.gradients += 1
-
-
 @overload
 def minimum_norm(
     model: Model, inputs: Tensor, labels: Tensor, *, norm: Norm = ..., budget: int = ..., grouping: str | None = ...,
@@ -198,13 +182,13 @@ def minimum_norm(
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids)
     name = norm_name(norm)
     grouping = check_grouping(grouping, name, inputs)
-    counted = _Counted(model)
+    samples = len(inputs)
 
     def distance_of(points: Tensor) -> Tensor:
         return ops.lp_norm(points - inputs, name, grouping)
 
-    with undisturbed(model, eval_mode):
-        clean = clean_logits(counted, inputs, labels)
+    with undisturbed(model, eval_mode), counted(model) as (watched, spent):
+        clean = clean_logits(watched, inputs, labels)
         nearest = Nearest(inputs, is_adversarial(clean, labels, targeted))
         early: Tensor | None = None  # the distances found until it got late
         won = torch.full_like(labels, -1)
@@ -212,20 +196,20 @@ def minimum_norm(
 
         def offer(points: Tensor) -> Tensor:
             with torch.no_grad():
-                adversarial = is_adversarial(counted(points), labels, targeted)
+                adversarial = is_adversarial(watched(points), labels, targeted)
             nearest.offer(points, ops.lp_norm(points - inputs, name, grouping), adversarial)
             return adversarial
 
         def watch(_: int, state: Any) -> None:
             nonlocal early
-            if early is None and counted.gradients >= _LATE * budget:
+            if early is None and spent.gradients >= _LATE * budget * samples:
                 early = torch.minimum(nearest.distance, state.best_distance)
 
         shared: dict[str, Any] = {"targeted": targeted, "bounds": bounds, "seed": seed, "sample_ids": sample_ids}
         for stage in plan(name, budget):
             before = nearest.distance
             attack = _attack(stage, name, grouping, nearest)
-            points = attack(counted, inputs, labels, callback=watch, **shared)
+            points = attack(watched, inputs, labels, callback=watch, **shared)
             state = SearchState(points, offer(points), nearest.adv, nearest.distance)
             won = torch.where(nearest.distance < before, len(names), won)
             names.append(stage.name)
@@ -234,9 +218,9 @@ def minimum_norm(
         else:
             rough = nearest.distance
             if name == "l0":
-                drop_groups(counted, inputs, labels, nearest, grouping, bounds, targeted)
+                drop_groups(watched, inputs, labels, nearest, grouping, bounds, targeted)
             else:
-                bisect_to_boundary(counted, inputs, labels, nearest, name, _BISECTIONS, targeted)
+                bisect_to_boundary(watched, inputs, labels, nearest, name, _BISECTIONS, targeted)
             won = torch.where(nearest.distance < rough, len(names), won)
             names.append("polish")
     if not return_info:
@@ -245,9 +229,15 @@ def minimum_norm(
     before = torch.full_like(norms, math.inf) if early is None else early
     gain = torch.where(norms > 0, 1 - norms / before, 0.0).clamp_(0, 1).nan_to_num_(1.0)
     return MinimumNorms(
-        adv=nearest.adv, norms=norms, gradients=counted.gradients, forwards=counted.forwards, stages=tuple(names), stage=won,
-        gain=gain, converged=norms.isfinite() & (gain < _CONVERGED),
-    )  # fmt: skip
+        adv=nearest.adv,
+        norms=norms,
+        gradients=spent.gradients // samples,
+        forwards=spent.forwards // samples,
+        stages=tuple(names),
+        stage=won,
+        gain=gain,
+        converged=norms.isfinite() & (gain < _CONVERGED),
+    )
 
 
 minimum_norm.norms = ("l0", "l1", "l2", "linf")  # type: ignore[attr-defined]  # read by the evaluation before it calls

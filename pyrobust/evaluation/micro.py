@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrobust._checks import NORMS, Bounds, check_labels
+from pyrobust._counting import Spent, counted
 from pyrobust.evaluation.attacks import Task
 from pyrobust.evaluation.batches import padded
 from pyrobust.evaluation.checks import predict, verify
-from pyrobust.evaluation.counting import Spent, counted
 from pyrobust.evaluation.diagnostics import model_warnings
 from pyrobust.evaluation.environment import seeded
 from pyrobust.evaluation.subject import Model, Samples

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from pyrobust._counting import counted
 from pyrobust.evaluation import evaluate
-from pyrobust.evaluation.counting import counted
 
 from . import toy_attacks
 from .conftest import Halves

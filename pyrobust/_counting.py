@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pyrobust.evaluation.subject import Model
+Model = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -26,12 +26,15 @@ class Spent:
 
 
 @contextmanager
-def counted(model: Model) -> Iterator[tuple[Model, Spent]]:
+def counted(model: Model, spent: Spent | None = None) -> Iterator[tuple[Model, Spent]]:
     """The model to hand on, and what is spent on it meanwhile. Counts shapes alone, so it waits for no device.
 
     A module stays the object that it is, since attacks look into it: it is watched by a hook.
+
+    Args:
+        spent: counts to add to; default: new ones.
     """
-    spent = Spent()
+    spent = Spent() if spent is None else spent
 
     def of_gradient(grad: Tensor) -> None:
         if torch._C._functorch.is_legacy_batchedtensor(grad):  # of autograd.grad(…, is_grads_batched=True)
