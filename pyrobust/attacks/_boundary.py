@@ -145,14 +145,3 @@ def step_to_boundary(at: Boundary, norm: str, bounds: Bounds, max_step: float = 
     length = (at.gap.abs() / at.slope).add_(NUDGE * (bounds[1] - bounds[0])).clamp_(max=max_step)
     direction = ops.dual_normalize(at.normal, EXPONENT[norm])
     return direction.mul_(rows_like(length.masked_fill(at.slope == 0, 0.0), direction))
-
-
-def check_range(name: str, value: float, low: float, high: float = math.inf, open_low: bool = False) -> float:
-    """``value`` as a float; raise ValueError unless it is finite and in [low, high] (above ``low`` where
-    ``open_low``)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high or (open_low and value == low):
-        sign = ">" if open_low else ">="
-        expected = f"a finite number {sign} {low:g}" + ("" if high == math.inf else f" and <= {high:g}")
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return float(value)

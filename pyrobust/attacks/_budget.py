@@ -28,19 +28,6 @@ class PgdState(NamedTuple):
     best: Tensor
 
 
-def at_least(name: str, value: float, low: float, high: float = math.inf) -> float:
-    """``value`` as a float.
-
-    Raises:
-        ValueError: it is not a finite number in [low, high].
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and low <= value <= high):
-        allowed = f"a finite number >= {low:g}" if high == math.inf else f"a number in [{low:g}, {high:g}]"
-        raise ValueError(f"{name}: expected {allowed}, got {value!r}")
-    return float(value)
-
-
 def starts(
     inputs: Tensor, p: float, eps: float, bounds: Bounds, random_start: bool, restarts: int, seed: int,
     sample_ids: Tensor, first: int = 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -47,6 +48,30 @@ def check_count(**values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+
+
+def check_number(
+    name: str, value: float, low: float, high: float = math.inf, *, above: bool = False, below: bool = False
+) -> float:
+    """``value`` as a float.
+
+    Raises:
+        ValueError: it is not a finite number in [low, high]; ``above`` excludes low, and ``below`` high.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high or (above and value == low) or (below and value == high):
+        if high == math.inf:
+            allowed = f"{'>' if above else '>='} {low:g}"
+        else:
+            allowed = f"in {'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+        raise ValueError(f"{name}: expected a finite number {allowed}, got {value!r}")
+    return float(value)
+
+
+def check_positive(*, below: float = math.inf, **values: float) -> None:
+    """Raise ValueError naming the first value that is not a finite number above 0, and below ``below``."""
+    for name, value in values.items():
+        check_number(name, value, 0, below, above=True, below=True)
 
 
 def check_call(

@@ -42,12 +42,6 @@ def check_confidence(confidence: float | Tensor, inputs: Tensor) -> Tensor:
     return values.expand(len(inputs))
 
 
-def check_positive(name: str, value: float) -> None:
-    """Raise ValueError unless ``value`` is a finite number > 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
-
-
 def choose_targets(
     model: Model, inputs: Tensor, labels: Tensor, clean: Tensor, top_k: int, targeted: bool
 ) -> tuple[Tensor, Tensor]:

@@ -16,19 +16,6 @@ _CHECKS = 10  # of a stage: whether its objective still falls
 _FALLS = 0.9999  # and by how much it has to
 
 
-def check_positive(*, below: float = math.inf, **values: float) -> None:
-    """Raise ValueError naming the first value that is not a number between 0 and ``below``, both excluded."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not (isinstance(value, (int, float)) and 0 < value < below):
-            raise ValueError(f"{name}: expected a number in (0, {below:g}), got {value!r}")
-
-
-def check_confidence(confidence: float) -> None:
-    """Raise ValueError unless ``confidence`` is a finite number >= 0."""
-    if not (isinstance(confidence, (int, float)) and 0 <= confidence < math.inf):
-        raise ValueError(f"confidence: expected a finite number >= 0, got {confidence!r}")
-
-
 def margin_and_seed(logits: Tensor, labels: Tensor, targeted: bool) -> tuple[Tensor, Tensor]:
     """The margin z_y − max_{i ≠ y} z_i (its negative when targeted), below 0 iff adversarial, and its gradient.
 

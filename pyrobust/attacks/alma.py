@@ -10,8 +10,17 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, logits_and_grad, rows_like, undisturbed
-from pyrobust.attacks._descent import check_positive, margin_and_seed, start_of
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    check_positive,
+    clean_logits,
+    logits_and_grad,
+    rows_like,
+    undisturbed,
+)
+from pyrobust.attacks._descent import margin_and_seed, start_of
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _STEP = {"l1": 0.5, "l2": 0.1}

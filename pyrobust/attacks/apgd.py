@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._auto_steps import Climb, phases
-from pyrobust.attacks._budget import EXPONENTS, Found, at_least, starts
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._budget import EXPONENTS, Found, starts
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
 
@@ -82,7 +82,7 @@ def apgd(
     """
     p = EXPONENTS[norm_name(norm, apgd.norms)]  # type: ignore[attr-defined]
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
-    eps, rho = at_least("eps", eps, 0), at_least("rho", rho, 0, 1)
+    eps, rho = check_number("eps", eps, 0), check_number("rho", rho, 0, 1)
     if isinstance(target_classes, bool) or not isinstance(target_classes, int) or target_classes < 0:
         raise ValueError(f"target_classes: expected an integer >= 0, got {target_classes!r}")
     if target_classes and targeted:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import EXPONENTS, Found, ascend, at_least
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._budget import EXPONENTS, Found, ascend
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
 
@@ -62,8 +62,8 @@ def bim(
     """
     p = EXPONENTS[norm_name(norm, bim.norms)]  # type: ignore[attr-defined]
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
-    eps = at_least("eps", eps, 0)
-    size = 1.25 * eps / steps if step_size is None else at_least("step_size", step_size, 0)
+    eps = check_number("eps", eps, 0)
+    size = 1.25 * eps / steps if step_size is None else check_number("step_size", step_size, 0)
 
     def move(adv: Tensor, grad: Tensor, step: int) -> None:
         ops.pgd_step_(adv, grad, inputs, p, eps, size, bounds)

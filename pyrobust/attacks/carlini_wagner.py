@@ -15,20 +15,14 @@ from pyrobust.attacks._common import (
     Model,
     check_call,
     check_count,
+    check_number,
+    check_positive,
     clean_logits,
     logits_and_grad,
     rows_like,
     undisturbed,
 )
-from pyrobust.attacks._descent import (
-    LARGEST_CONST,
-    ConstantSearch,
-    Stages,
-    check_confidence,
-    check_positive,
-    margin_and_seed,
-    start_of,
-)
+from pyrobust.attacks._descent import LARGEST_CONST, ConstantSearch, Stages, margin_and_seed, start_of
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _CONST = {"l2": 1e-3, "linf": 1e-5}
@@ -99,7 +93,7 @@ def carlini_wagner(
     const = _CONST[name] if const is None else const
     check_count(search_steps=search_steps)
     check_positive(step_size=step_size, const=const)
-    check_confidence(confidence)
+    check_number("confidence", confidence, 0)
     low, high = bounds
     width, half, middle = high - low, (high - low) / 2, (high + low) / 2
     margin = torch.empty(0)

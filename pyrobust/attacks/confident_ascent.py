@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, check_count, clean_logits, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_positive, clean_logits, undisturbed
 from pyrobust.attacks._confidence import (
     CHECK_EVERY,
     ConfidenceState,
     check_confidence,
-    check_positive,
     choose_targets,
     gradient_norm,
     log_probability,
@@ -73,8 +72,8 @@ def confident_ascent(
     """
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
     log_c = check_confidence(confidence, inputs).log()
-    check_positive("temperature", temperature)
-    check_positive("step_size", step_size)
+    check_positive(temperature=temperature)
+    check_positive(step_size=step_size)
     check_count(top_k=top_k)
     length = step_size * (bounds[1] - bounds[0])
     with undisturbed(model, eval_mode):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import Found, ascend, at_least
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._budget import Found, ascend
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
 
@@ -77,8 +77,8 @@ def daa(
     """
     norm_name(norm, daa.norms)  # type: ignore[attr-defined]
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
-    eps, interaction = at_least("eps", eps, 0), at_least("interaction", interaction, 0)
-    size = 2.5 * eps / steps if step_size is None else at_least("step_size", step_size, 0)
+    eps, interaction = check_number("eps", eps, 0), check_number("interaction", interaction, 0)
+    size = 2.5 * eps / steps if step_size is None else check_number("step_size", step_size, 0)
     if isinstance(particles, bool) or not isinstance(particles, int) or particles < 2:
         raise ValueError(f"particles: expected an integer >= 2, got {particles!r}")
     centers = inputs.repeat_interleave(particles, 0)

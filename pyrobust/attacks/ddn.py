@@ -10,8 +10,17 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, logits_and_grad, rows_like, undisturbed
-from pyrobust.attacks._descent import check_positive, start_of
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    check_positive,
+    clean_logits,
+    logits_and_grad,
+    rows_like,
+    undisturbed,
+)
+from pyrobust.attacks._descent import start_of
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _LAST_STEP = 0.01  # of the first, at the end of the cosine

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._boundary import DUAL, Walk, check_range, step_to_boundary, walk_to_boundary
-from pyrobust.attacks._common import Callback, Model, check_call, undisturbed
+from pyrobust.attacks._boundary import DUAL, Walk, step_to_boundary, walk_to_boundary
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, undisturbed
 from pyrobust.attacks._jacobian import Boundary
 
 
@@ -60,8 +60,8 @@ def deepfool(
     """
     name = norm_name(norm, ("l2", "linf"))
     inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids)
-    overshoot = check_range("overshoot", overshoot, 0)
-    longest = math.inf if max_step is None else check_range("max_step", max_step, 0, open_low=True)
+    overshoot = check_number("overshoot", overshoot, 0)
+    longest = math.inf if max_step is None else check_number("max_step", max_step, 0, above=True)
 
     def move(walk: Walk, at: Boundary, adversarial: Tensor) -> None:
         (r,) = walk.memory

@@ -12,18 +12,14 @@ from pyrobust.attacks._common import (
     Model,
     check_call,
     check_count,
+    check_number,
+    check_positive,
     clean_logits,
     logits_and_grad,
     rows_like,
     undisturbed,
 )
-from pyrobust.attacks._descent import (
-    ConstantSearch,
-    check_confidence,
-    check_positive,
-    margin_and_seed,
-    start_of,
-)
+from pyrobust.attacks._descent import ConstantSearch, margin_and_seed, start_of
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 
@@ -92,7 +88,7 @@ def ead(
         raise ValueError(f'rule: expected "l1" or "en", got {rule!r}')
     check_count(search_steps=search_steps)
     check_positive(beta=beta, step_size=step_size, const=const)
-    check_confidence(confidence)
+    check_number("confidence", confidence, 0)
     width = bounds[1] - bounds[0]
 
     with undisturbed(model, eval_mode):

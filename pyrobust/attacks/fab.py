@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._boundary import DUAL, EXPONENT, check_range, likely_classes
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._boundary import DUAL, EXPONENT, likely_classes
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._hyperplane import to_hyperplane
 from pyrobust.attacks._jacobian import Boundary, nearest_boundary
 from pyrobust.attacks._polish import bisect_to_boundary
@@ -78,14 +78,14 @@ def fab(
     name = norm_name(norm, tuple(_START_RADII))
     runs = 1 if restarts is None else restarts
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, runs, sample_ids)
-    check_range("alpha_max", alpha_max, 0, 1)
-    check_range("eta", eta, 1)
-    check_range("beta", beta, 0, 1, open_low=True)
+    check_number("alpha_max", alpha_max, 0, 1)
+    check_number("eta", eta, 1)
+    check_number("beta", beta, 0, 1, above=True)
     if isinstance(search_steps, bool) or not isinstance(search_steps, int) or search_steps < 0:
         raise ValueError(f"search_steps: expected an integer >= 0, got {search_steps!r}")
     if start_radius is None:
         start_radius = _START_RADII[name] * (bounds[1] - bounds[0])
-    check_range("start_radius", start_radius, 0)
+    check_number("start_radius", start_radius, 0)
 
     with undisturbed(model, eval_mode):
         clean = clean_logits(model, inputs, labels)

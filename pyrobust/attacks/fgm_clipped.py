@@ -6,8 +6,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import Found, ascend, at_least
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._budget import Found, ascend
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
 
@@ -58,8 +58,8 @@ def fgm_clipped(
     """
     norm_name(norm, fgm_clipped.norms)  # type: ignore[attr-defined]
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids)
-    eps = at_least("eps", eps, 0)
-    length = at_least("scale", scale, 0) * (bounds[1] - bounds[0])
+    eps = check_number("eps", eps, 0)
+    length = check_number("scale", scale, 0) * (bounds[1] - bounds[0])
 
     def move(adv: Tensor, grad: Tensor, step: int) -> None:
         adv.add_(ops.dual_normalize(grad, 2).mul_(length).clamp_(-eps, eps)).clamp_(*bounds)

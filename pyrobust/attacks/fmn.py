@@ -15,11 +15,12 @@ from pyrobust.attacks._common import (
     Model,
     check_call,
     check_grouping,
+    check_positive,
     clean_logits,
     logits_and_grad,
     undisturbed,
 )
-from pyrobust.attacks._descent import check_positive, margin_and_seed, start_of
+from pyrobust.attacks._descent import margin_and_seed, start_of
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _DUAL = {"l1": math.inf, "l2": 2, "linf": 1}

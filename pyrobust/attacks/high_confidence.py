@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, check_count, clean_logits, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_positive, clean_logits, undisturbed
 from pyrobust.attacks._confidence import (
     CHECK_EVERY,
     ConfidenceState,
     check_confidence,
-    check_positive,
     choose_targets,
     gradient_norm,
     log_probability,
@@ -85,7 +84,7 @@ def high_confidence(
     level = None if confidence is None else check_confidence(confidence, inputs)
     check_count(top_k=top_k)
     if max_step is not None:
-        check_positive("max_step", max_step)
+        check_positive(max_step=max_step)
     width = bounds[1] - bounds[0]
     # Without a limit of its own, no step is longer than the diagonal of the box: a vanishing gradient asks for more.
     longest = width * (math.sqrt(inputs[0].numel()) if max_step is None else max_step)

@@ -13,12 +13,13 @@ from pyrobust.attacks._common import (
     Model,
     check_call,
     check_count,
+    check_positive,
     clean_logits,
     logits_and_grad,
     replace_rows_,
     undisturbed,
 )
-from pyrobust.attacks._descent import ConstantSearch, check_positive, start_of
+from pyrobust.attacks._descent import ConstantSearch, start_of
 from pyrobust.attacks._quasi_newton import InverseHessians
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import EXPONENTS, Found, ascend, at_least
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._budget import EXPONENTS, Found, ascend
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
 
@@ -63,8 +63,8 @@ def mim(
     """
     p = EXPONENTS[norm_name(norm, mim.norms)]  # type: ignore[attr-defined]
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
-    eps, decay = at_least("eps", eps, 0), at_least("decay", decay, 0)
-    size = eps / steps if step_size is None else at_least("step_size", step_size, 0)
+    eps, decay = check_number("eps", eps, 0), check_number("decay", decay, 0)
+    size = eps / steps if step_size is None else check_number("step_size", step_size, 0)
     momentum = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))
 
     def move(adv: Tensor, grad: Tensor, step: int) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import Found, ascend, at_least, starts
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._budget import Found, ascend, starts
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 from pyrobust.attacks._sparse import sparse_l1_step_
 
@@ -72,13 +72,13 @@ def slide(
     """
     norm_name(norm, slide.norms)  # type: ignore[attr-defined]
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
-    eps = at_least("eps", eps, 0)
-    size = 2.5 * eps / steps if step_size is None else at_least("step_size", step_size, 0)
+    eps = check_number("eps", eps, 0)
+    size = 2.5 * eps / steps if step_size is None else check_number("step_size", step_size, 0)
     drawn = isinstance(quantile, Sequence)
     pair = tuple(quantile) if isinstance(quantile, Sequence) else (quantile, quantile)
     if len(pair) != 2:
         raise ValueError(f"quantile: expected a number in [0, 1] or a pair (low, high), got {quantile!r}")
-    low, high = (at_least("quantile", value, 0, 1) for value in pair)
+    low, high = (check_number("quantile", value, 0, 1) for value in pair)
     if low > high:
         raise ValueError(f"quantile: expected a pair (low, high) with low <= high, got {quantile!r}")
     count = inputs[0].numel()

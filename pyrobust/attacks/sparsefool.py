@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._boundary import Walk, check_range, step_to_boundary, walk_to_boundary
-from pyrobust.attacks._common import Callback, Model, check_call, rows_like, undisturbed
+from pyrobust.attacks._boundary import Walk, step_to_boundary, walk_to_boundary
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, rows_like, undisturbed
 from pyrobust.attacks._hyperplane import to_hyperplane
 from pyrobust.attacks._jacobian import Boundary
 
@@ -63,8 +63,8 @@ def sparsefool(
     """
     name = norm_name(norm, ("l0", "l1"))
     inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids)
-    overshoot = check_range("overshoot", overshoot, 0)
-    control = check_range("control", control, 1)
+    overshoot = check_number("overshoot", overshoot, 0)
+    control = check_number("control", control, 1)
 
     def move(walk: Walk, at: Boundary, adversarial: Tensor) -> None:
         x, r = walk.memory  # the sparse point, and DeepFool's perturbation of it

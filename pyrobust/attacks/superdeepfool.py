@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._boundary import Walk, check_range, step_to_boundary, walk_to_boundary
-from pyrobust.attacks._common import Callback, Model, check_call, rows_like, undisturbed
+from pyrobust.attacks._boundary import Walk, step_to_boundary, walk_to_boundary
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, rows_like, undisturbed
 from pyrobust.attacks._jacobian import Boundary
 from pyrobust.attacks._polish import bisect_to_boundary
 
@@ -62,7 +62,7 @@ def superdeepfool(
     """
     norm_name(norm, ("l2",))
     inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids)
-    overshoot = check_range("overshoot", overshoot, 0)
+    overshoot = check_number("overshoot", overshoot, 0)
     if isinstance(search_steps, bool) or not isinstance(search_steps, int) or search_steps < 0:
         raise ValueError(f"search_steps: expected an integer >= 0, got {search_steps!r}")
 
