@@ -204,5 +204,6 @@ PYBIND11_MODULE(_native, module) {
   PR_OP(SampleArgs, sample_lp_ball, A, A, S, I, I, D, A);
   PR_OP(SeedArgs, attack_seed, A, A, A, A, A, A, A, A, int, A);
   PR_OP(PgdArgs, pgd_step, A, A, A, A, S, S, D, D, D, D, A);
-  PR_OP(StepArgs, primal_dual_step, A, A, A, A, A, A, A, A, A, A, A, I, int, int, D, D, D, D, D, D, D, D, D, D, D, D, A);
+  PR_OP(StepArgs, primal_dual_step, A, A, A, A, A, A, A, A, A, A, A, I, int, int, D, D, D, D, D, D, D, D, D, D, D, D,
+        A);
 }
