@@ -6,7 +6,7 @@ Every check here reads values, so on a GPU it synchronises; attacks call them on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ _NORM_NAMES: dict[object, str] = {0: "l0", 1: "l1", 2: "l2", math.inf: "linf", *
 
 Norm = int | float | str
 Bounds = tuple[float, float]
+Model = Callable[[Tensor], Tensor]  # from (N, …) to logits (N, K)
 
 
 def norm_name(norm: Norm, supported: Sequence[str] = NORMS) -> str:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrobust._checks import Bounds, check_bounds, check_inputs, check_labels, check_logits
-
-Model = Callable[[Tensor], Tensor]
+from pyrobust._checks import Model as Model
 
 
 @contextmanager

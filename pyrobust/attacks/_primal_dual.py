@@ -26,7 +26,15 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, clean_logits, logits_and_grad, rows_like, undisturbed
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    clean_logits,
+    logits_and_grad,
+    replace_rows_,
+    rows_like,
+    undisturbed,
+)
 from pyrobust.ops import PrimalDualState, StepOptions
 
 # A step function: (state, gradient, margin, options) -> None, in place.
@@ -277,5 +285,5 @@ class _Origins:
 def keep_best(state: PrimalDualState, margin: Tensor) -> None:
     """Replace the best point where the one just judged is adversarial and nearer, as the fused steps do."""
     better = (margin < 0) & (state.distance < state.best_distance)
-    state.best.copy_(torch.where(rows_like(better, state.adv), state.adv, state.best))
+    replace_rows_(state.best, better, state.adv)
     state.best_distance.copy_(torch.where(better, state.distance, state.best_distance))

@@ -3,8 +3,6 @@ l1."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -14,6 +12,7 @@ from pyrobust.attacks._common import (
     Callback,
     Model,
     check_call,
+    check_number,
     check_positive,
     clean_logits,
     logits_and_grad,
@@ -100,8 +99,7 @@ def alma(
     step_size = _STEP[name] if step_size is None else step_size
     check_positive(step_size=step_size, mu=mu, rho=rho)
     check_positive(alpha=alpha, below=1)
-    if not (isinstance(gamma, (int, float)) and 1 < gamma < math.inf):
-        raise ValueError(f"gamma: expected a finite number > 1, got {gamma!r}")
+    check_number("gamma", gamma, 1, above=True)
     low, high = bounds
     width = high - low
 

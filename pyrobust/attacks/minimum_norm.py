@@ -197,7 +197,7 @@ def minimum_norm(
         def offer(points: Tensor) -> Tensor:
             with torch.no_grad():
                 adversarial = is_adversarial(watched(points), labels, targeted)
-            nearest.offer(points, ops.lp_norm(points - inputs, name, grouping), adversarial)
+            nearest.offer(points, distance_of(points), adversarial)
             return adversarial
 
         def watch(_: int, state: Any) -> None:

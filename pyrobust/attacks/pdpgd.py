@@ -10,7 +10,15 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call, check_grouping, check_starts, rows_like
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    check_grouping,
+    check_positive,
+    check_starts,
+    rows_like,
+)
 from pyrobust.attacks._primal_dual import Schedule, Step, keep_best, primal_dual
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
@@ -112,8 +120,8 @@ def pdpgd(
     else:
         name = norm_name("linf" if norm is None else norm)
     grouping = check_grouping(grouping, name, inputs)
-    if step_size is not None and not 0 < step_size < math.inf:
-        raise ValueError(f"step_size: expected a finite number > 0, got {step_size!r}")
+    if step_size is not None:
+        check_positive(step_size=step_size)
     tuned = {"norm": name, "grouping": grouping, "steps": steps, "targeted": targeted, "bounds": bounds}
     schedule = choose_schedule(pdpgd, model, _SCHEDULES[name], step_size, preset, tuning, starts is not None, **tuned)
 

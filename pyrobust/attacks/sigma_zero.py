@@ -14,6 +14,8 @@ from pyrobust.attacks._common import (
     Model,
     check_call,
     check_grouping,
+    check_number,
+    check_positive,
     clean_logits,
     logits_and_grad,
     rows_like,
@@ -77,13 +79,9 @@ def sigma_zero(
     """
     inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids)
     grouping = check_grouping(grouping, "l0", inputs)
-    for name, value in (("step_size", step_size), ("sigma", sigma)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: expected a number in [0, 1], got {threshold!r}")
-    if not 0 <= threshold_step < math.inf:
-        raise ValueError(f"threshold_step: expected a finite number >= 0, got {threshold_step!r}")
+    check_positive(step_size=step_size, sigma=sigma)
+    check_number("threshold", threshold, 0, 1)
+    check_number("threshold_step", threshold_step, 0)
     low, high = bounds
     width = high - low
     wide = torch.promote_types(inputs.dtype, torch.float32)

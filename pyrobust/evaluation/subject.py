@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from pyrobust._checks import Bounds, check_inputs, check_labels
+from pyrobust._checks import Model as Model
 from pyrobust.data import Data, load
 
-Model = Callable[[Tensor], Tensor]
 DataLike = str | Path | Data | tuple[Any, Any] | Dataset[Any] | DataLoader[Any]
 
 
