@@ -5,7 +5,8 @@ How it differs from seed 003's algorithms 2 and 3, each by measurement (see the 
 - The minimum that is found depends more on the class that the attack runs into, and on where it starts, than on how
 long it runs. So a share of the steps is spent on short runs: from the input towards the most likely classes, and from
 noise, which finds points several times nearer where training has flattened the gradient at the input (linf-trained
-MNIST networks). The rest goes to one run in the direction that won, and one that refines the best point of all.
+MNIST networks). The rest goes to one run in the direction that won, and one that refines the best point of all: by the
+same steps from there, or, in linf and l1, within a ball that closes in (``_closing.py``), which ends nearer.
 - Each row's gradient is divided by its dual norm, so that λ₁ / λ₂ near 1 balances norm and loss whatever the scale of
 the logits.
 - The surrogate is a hinge that stops pushing once the point is adversarial; the norm alone acts there.
@@ -26,15 +27,16 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
+from pyrobust.attacks._closing import close_in
 from pyrobust.attacks._common import (
     Callback,
     Model,
     clean_logits,
     logits_and_grad,
-    replace_rows_,
     rows_like,
     undisturbed,
 )
+from pyrobust.attacks._search import keep_best
 from pyrobust.ops import PrimalDualState, StepOptions
 
 # A step function: (state, gradient, margin, options) -> None, in place.
@@ -62,6 +64,8 @@ class Schedule:
         dual_momentum: of the moving average of λ₁.
         damping: see :class:`pyrobust.ops.StepOptions`.
         settle: over the last fifth of each run the step size falls by this factor more.
+        closing: a run that refines ascends within a ball that closes in (``_closing.py``) instead; its step sizes are in
+            units of the radius.
     """
 
     step_size: tuple[float, float]
@@ -80,6 +84,7 @@ class Schedule:
     dual_momentum: float = 0.0
     damping: float = 0.0
     settle: float = 1.0
+    closing: bool = False
 
 
 def thesis_schedule(step_size: float) -> Schedule:
@@ -94,6 +99,8 @@ def thesis_schedule(step_size: float) -> Schedule:
 THESIS_STEP_SIZES = (0.01, 0.05, 0.1, 0.5, 1.0)
 _SHORTEST_RUN = 40
 _SHORTEST_LAST_RUN = 120
+_SHORTEST_CLOSING = 80
+_FIRST = 0.3  # of the steps, where there are too few to explore and the rest closes in
 _NOISE = 0.5  # radius of the linf ball that noise is uniform in, in units of the width of the bounds
 _NEARBY = 0.25  # the same, in place of the input itself, from the second restart on
 _PREFERS_NOISE = 0.9  # a sample does where noise led to a point this much nearer than the input did
@@ -118,24 +125,28 @@ class Run(NamedTuple):
 
 def plan(steps: int, schedule: Schedule, classes: int) -> list[Run]:
     """Share the steps out to runs, as far as they go: runs that are too short to settle cost more than another start
-    gains.
+    gains. A run that closes in needs no more than a point to start from, and so fewer steps than one that refines by the
+    prox.
 
     Args:
         classes: that the attack may run into.
     """
     length = max(_SHORTEST_RUN, int(schedule.share * steps))
-    last = max(_SHORTEST_LAST_RUN, steps - schedule.explore * length)
+    last = max(int(0.4 * steps) if schedule.closing else _SHORTEST_LAST_RUN, steps - schedule.explore * length)
     # One run from noise; each of the others needs a class of its own.
     explore = min(schedule.explore, classes + 1, (steps - last) // length)
     if explore < 2:
-        return [Run(steps)]
+        first = max(1, int(_FIRST * steps)) if schedule.closing else steps
+        return [Run(first, 0), Run(steps - first, None, "best")] if steps > first else [Run(steps)]
     short = [
         Run(length, 0),
         Run(length, None, "noise"),
         *(Run(length, rank, "either") for rank in range(1, explore - 1)),
     ]
     left = steps - explore * length
-    refine = int(schedule.refine_share * left) if left >= 2 * _SHORTEST_LAST_RUN else 0
+    if left < 2 * (_SHORTEST_CLOSING if schedule.closing else _SHORTEST_LAST_RUN):
+        return [*short, Run(left, None, "best" if schedule.closing else "again")]
+    refine = int(schedule.refine_share * left)
     again = Run(left - refine, None, "again")
     return [*short, again, Run(refine, None, "best")] if refine else [*short, again]
 
@@ -169,6 +180,7 @@ def primal_dual(
     step: Step,
     distance: Callable[[Tensor], Tensor],
     schedule: Schedule,
+    norm: str,
     *,
     steps: int,
     restarts: int,
@@ -207,6 +219,13 @@ def primal_dual(
                 _, margin = ops.attack_seed(logits.to(wide), labels, best_class, state, None, targeted)
                 keep_best(state, margin)
                 origins.begin(run, number, number * restarts // len(runs), schedule)
+            if run.start == "best" and schedule.closing:
+                if close_in(
+                    model, inputs, labels, state, norm, distance, steps=run.steps, first=int(number > 0),
+                    step_size=schedule.refine_step_size, targeted=targeted, bounds=bounds, callback=callback,
+                ):  # fmt: skip
+                    return state.best
+                continue
             targets: Tensor | None = None
             if run.rank is not None and not targeted:
                 towards = ranked[run.rank]
@@ -280,10 +299,3 @@ class _Origins:
         low, high = self._bounds
         noise = ops.sample_lp_ball(self._inputs, math.inf, radius * (high - low), step=number, **self._keys)
         return noise.add_(self._inputs).clamp_(low, high)
-
-
-def keep_best(state: PrimalDualState, margin: Tensor) -> None:
-    """Replace the best point where the one just judged is adversarial and nearer, as the fused steps do."""
-    better = (margin < 0) & (state.distance < state.best_distance)
-    replace_rows_(state.best, better, state.adv)
-    state.best_distance.copy_(torch.where(better, state.distance, state.best_distance))

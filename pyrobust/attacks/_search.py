@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrobust.attacks._common import rows_like
+from pyrobust.attacks._common import replace_rows_, rows_like
 from pyrobust.attacks._jacobian import class_gradients as class_gradients
+from pyrobust.ops import PrimalDualState
 
 
 class SearchState(NamedTuple):
@@ -48,3 +49,12 @@ class Nearest:
         self.adv = torch.where(rows_like(better, points), points.to(self.adv.dtype), self.adv)
         self.distance = torch.where(better, distance.to(self.distance.dtype), self.distance)
         return better
+
+
+def keep_best(state: PrimalDualState, margin: Tensor) -> Tensor:
+    """Replace the best point where the one just judged is adversarial and nearer, as the fused steps do; (N,) bool:
+    where that was so."""
+    better = (margin < 0) & (state.distance < state.best_distance)
+    replace_rows_(state.best, better, state.adv)
+    state.best_distance.copy_(torch.where(better, state.distance, state.best_distance))
+    return better

@@ -9,7 +9,13 @@ from pyrobust._checks import Bounds
 
 
 def sparse_l1_step_(
-    adv: Tensor, grad: Tensor, inputs: Tensor, eps: float, keep: Tensor, step_size: float | Tensor, bounds: Bounds
+    adv: Tensor,
+    grad: Tensor,
+    inputs: Tensor,
+    eps: float | Tensor,
+    keep: Tensor,
+    step_size: float | Tensor,
+    bounds: Bounds,
 ) -> None:
     """adv ← Π(adv + step_size · e / ‖e‖₁) in place: e the signs of the ``keep`` (N,) largest gradients, at least one;
     Π the projection onto {‖adv − inputs‖₁ ≤ eps} ∩ bounds."""
