@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from torch import nn
 
-
-def _seeded(seed: int, build: Callable[[], nn.Sequential]) -> nn.Sequential:
-    """Build a network whose initial weights depend on ``seed``, leaving the global random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return build()
+from pyrobust.models._build import seeded
 
 
 def small_cnn(seed: int = 0) -> nn.Sequential:
     """Two 3×3 convolutions (16, 32 with stride 2) and two linear layers for 8×8 grey images: (N, 1, 8, 8) → (N, 10)."""
-    return _seeded(
+    return seeded(
         seed,
         lambda: nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1),
@@ -34,7 +26,7 @@ def small_cnn(seed: int = 0) -> nn.Sequential:
 
 def mnist_cnn(seed: int = 0) -> nn.Sequential:
     """Two 5×5 convolutions (32, 64) with pooling and two linear layers: (N, 1, 28, 28) → (N, 10)."""
-    return _seeded(
+    return seeded(
         seed,
         lambda: nn.Sequential(
             nn.Conv2d(1, 32, 5, padding=2),
@@ -53,7 +45,7 @@ def mnist_cnn(seed: int = 0) -> nn.Sequential:
 
 def cifar_cnn(seed: int = 0) -> nn.Sequential:
     """Three 3×3 convolutions (32, then 64 and 128 with stride 2) and a linear layer: (N, 3, 32, 32) → (N, 10)."""
-    return _seeded(
+    return seeded(
         seed,
         lambda: nn.Sequential(
             nn.Conv2d(3, 32, 3, padding=1),
