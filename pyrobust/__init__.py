@@ -15,7 +15,7 @@ __version__ = version("pyrobust")
 if TYPE_CHECKING:
     from pyrobust.evaluation import evaluate
 
-_MODULES = ("adapters", "attacks", "data", "evaluation", "models", "ops")
+_MODULES = ("adapters", "analysis", "attacks", "data", "evaluation", "models", "ops", "training")
 
 
 def __getattr__(name: str) -> Any:

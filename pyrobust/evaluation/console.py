@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from datetime import datetime
@@ -22,12 +21,14 @@ from pyrobust.evaluation.report import REPORT
 from pyrobust.evaluation.runner import evaluate
 from pyrobust.evaluation.store import MANIFEST, check_folder
 from pyrobust.models import digits_cnn, load_weights, save_weights
+from pyrobust.models.reference import build_model
+from pyrobust.training.console import DEFAULT_DATA, DEFAULT_MODEL, train_command
 
 WEIGHTS = "model.safetensors"
 
 app = typer.Typer(
     name="pyrobust",
-    help="Measure the adversarial robustness of PyTorch classifiers.",
+    help="Measure and improve the adversarial robustness of PyTorch classifiers.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -69,10 +70,17 @@ def info() -> None:
     print_info()
 
 
+app.command("train")(train_command)
+
+
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[
-        str | None, typer.Option(help="package.module:factory of the network; default: one trained on digits.")
+        str | None,
+        typer.Option(
+            help="Name of a network or package.module:factory; default: one trained on digits, or with --weights the one "
+            "that `pyrobust train` trains."
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights for it: safetensors, or a state dict saved by torch.")
@@ -120,8 +128,10 @@ def evaluate_command(
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that modules in the current folder are found
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the run")
-    if model is None and (weights is not None or data is not None):
-        raise ValueError("--model is missing: --weights and --data belong to a model")
+    if model is None and weights is not None:
+        model, data = DEFAULT_MODEL, data or DEFAULT_DATA
+    if model is None and data is not None:
+        raise ValueError("--model is missing: --data belongs to a model")
     if model is not None and data is None:
         raise ValueError("--data is missing: which data is the model to be evaluated on?")
     norms = options.norms(norm)
@@ -199,21 +209,8 @@ def _trained(seed: int, console: Console) -> nn.Module:
 
 
 def _built(reference: str, weights: Path | None, seed: int) -> nn.Module:
-    """Call the factory ``package.module:factory``, load its weights, and put it in evaluation mode."""
-    module_name, _, attribute = reference.rpartition(":")
-    if not module_name:
-        raise ValueError(f"--model: expected package.module:factory, got {reference!r}")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"--model: cannot import {module_name}: {error}") from error
-    factory = getattr(module, attribute, None)
-    if factory is None:
-        raise ValueError(f"--model: {module_name} has no {attribute!r}")
-    torch.manual_seed(seed)
-    network = factory if isinstance(factory, nn.Module) else factory()
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"--model: {reference} gave {type(network).__name__}, not a torch.nn.Module")
+    """The network, with its weights, in evaluation mode."""
+    network = build_model(reference, seed)
     if weights is not None:
         load_weights(network, weights)
     return network.eval()
