@@ -26,7 +26,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.close(descriptor)
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is one that was being written."""
+    return name.startswith(".") and name.endswith(_SUFFIX)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete what processes that died while writing left in ``folder``."""
-    for path in folder.glob(f".*{_SUFFIX}"):
+    """Delete what processes that died while writing left in ``folder`` and below."""
+    for path in folder.rglob(f".*{_SUFFIX}"):
         path.unlink(missing_ok=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyrobust._files import write_atomically
 from pyrobust.evaluation import plots
 from pyrobust.evaluation.compare import Comparison, NormComparison
 from pyrobust.evaluation.metrics import Floats
 from pyrobust.evaluation.report import template
 from pyrobust.evaluation.results import finite_json
-from pyrobust.evaluation.store import write_atomically, write_json
+from pyrobust.evaluation.store import write_json
 
 PAGE = "comparison.html"
 

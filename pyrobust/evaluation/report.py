@@ -8,11 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pyrobust._files import write_atomically
 from pyrobust.evaluation import formatting, plots
 from pyrobust.evaluation.metrics import spread
 from pyrobust.evaluation.outcomes import BEST, Outcome
 from pyrobust.evaluation.results import Report, finite_json
-from pyrobust.evaluation.store import MANIFEST, RESULTS, write_atomically, write_json, write_table
+from pyrobust.evaluation.store import MANIFEST, RESULTS, write_json, write_table
 
 REPORT = "report.html"
 SUMMARY = "summary.json"

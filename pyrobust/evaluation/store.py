@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pyrobust._files import is_temporary, remove_leftovers, write_atomically
 
 MANIFEST = "run.json"
 RESULTS = "results.parquet"
@@ -59,9 +59,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             kept = complete(manifest)
             write_json(folder / MANIFEST, kept)
-        for leftover in folder.rglob("*"):
-            if _is_temporary(leftover.name):
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(folder)
         return cls(folder, kept)
 
     def read(self, task: int, batch: int) -> pa.Table | None:
@@ -97,7 +95,7 @@ def check_folder(folder: Path, resume: bool) -> None:
     names = {path.name for path in folder.iterdir()}
     if not resume and names:
         raise RunError(f"{folder} is not empty: choose another folder, or resume the run in it (--resume)")
-    foreign = sorted(name for name in names if not _is_temporary(name))
+    foreign = sorted(name for name in names if not is_temporary(name))
     if foreign:
         raise RunError(f"{folder} holds no run to resume, but other files: {', '.join(foreign[:3])}")
 
@@ -141,22 +139,6 @@ def fingerprint(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call ``write`` on a file that takes the place of ``path`` only once it is complete and on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    if os.name == "posix":  # the rename itself is on the disk once the folder is
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def write_table(path: Path, rows: pa.Table) -> None:
     """Write a Parquet file atomically; equal tables give equal bytes."""
     write_atomically(path, lambda file: pq.write_table(rows, file, compression="zstd"))
@@ -166,10 +148,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write indented JSON atomically. JSON has no infinity, so content must not either."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

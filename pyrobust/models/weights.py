@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from pyrobust._files import write_atomically
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
@@ -39,12 +40,10 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write the model's state dict as safetensors: whole, or not at all if the process dies meanwhile."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    write_atomically(Path(path), lambda file: file.write(content))
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
