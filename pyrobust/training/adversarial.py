@@ -85,6 +85,9 @@ class AdversarialTraining(Term):
         if attack is not None:
             offered = {"norm": norm_name(norm), "steps": steps, "random_start": random_start, "eval_mode": eval_mode}
             self.attack = _bind(attack, offered)
+            fixed = _fixed(attack) & {"eps", "step_size", "bounds", "seed", "sample_ids"}
+            if fixed:
+                raise ValueError(f"attack: {', '.join(sorted(fixed))}: expected to be left to the objective")
             self.scaled = _taken(self.attack, {"eps": eps} | ({} if step_size is None else {"step_size": step_size}))
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -129,15 +132,22 @@ def _bind(attack: Attack | str, offered: dict[str, Any]) -> Attack:
     function = getattr(pyrobust.attacks, attack, None) if isinstance(attack, str) else attack
     if not callable(function):
         raise ValueError(f"attack: expected a function, or a name in pyrobust.attacks, got {attack!r}")
-    inner: Any = function
-    fixed: set[str] = set()
+    fixed, inner = _fixed(function), function
     while isinstance(inner, functools.partial):
-        fixed |= inner.keywords.keys()
         inner = inner.func
     norms = getattr(inner, "norms", None)
     if norms is not None and offered["norm"] not in norms:
         raise ValueError(f"attack: expected one for norm {offered['norm']}, got one for {', '.join(norms)}")
     return functools.partial(function, **{k: v for k, v in _taken(inner, offered).items() if k not in fixed})
+
+
+def _fixed(attack: Attack | str) -> set[str]:
+    """The arguments that functools.partial has fixed already."""
+    fixed: set[str] = set()
+    while isinstance(attack, functools.partial):
+        fixed |= attack.keywords.keys()
+        attack = attack.func
+    return fixed
 
 
 def _taken(function: Attack, offered: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -150,14 +151,14 @@ def train_command(
 
 
 def _parsed(given: list[str] | None) -> dict[str, Any]:
-    """Options written as name=value; values are JSON (numbers, true, false, null, lists), or else plain text."""
+    """Options written as name=value; values are JSON (numbers, true, false, null, lists), inf, or else plain text."""
     options: dict[str, Any] = {}
     for text in given or []:
         name, separator, value = text.partition("=")
         if not separator:
             raise ValueError(f"--option: expected name=value, got {text!r}")
         try:
-            options[name] = json.loads(value)
+            options[name] = math.inf if value == "inf" else json.loads(value)
         except ValueError:
             options[name] = value
     return options

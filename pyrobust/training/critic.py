@@ -45,6 +45,9 @@ class AdversaryCritic(Term):
         −log D_y(x) − log(1 − D_t(x̂)) + gradient · [(‖∇D̃_y(x)‖₂ − 1)² + (‖∇D̃_t(x̂)‖₂ − 1)²],   D̃ the outputs before
         the logistic function.
 
+    The mean is over the samples of a process that count: several processes (DDP) give another than one where the counts
+    differ.
+
     The critic and its optimiser's state are in ``state_dict``. The critic is trained here alone, in full precision: its
     parameters require gradients in ``prepare`` only.
 
@@ -72,6 +75,8 @@ class AdversaryCritic(Term):
         and eq. 4.8 (corrected). The authors' published code is followed for what is held constant, for the square in the
         way back, and in that failed attacks do not count.
     """
+
+    compilable = False
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyrobust import ops
 from pyrobust._checks import Norm, norm_name
 from pyrobust.attacks._common import check_number
+from pyrobust.training._derivatives import tracked_logits
 from pyrobust.training.term import Batch, Term
 
 Loss = Literal["softplus", "hinge"]
@@ -53,7 +54,7 @@ class LinearWorstCase(Term):
         self.needs_input_grad = self.eps > 0
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        logits = batch.logits(model)
+        logits = tracked_logits(model, batch) if self.eps > 0 else batch.logits(model)
         if logits.ndim != 2 or logits.shape[1] != 2:
             raise ValueError(f"model: expected two logits a sample, got shape {tuple(logits.shape)}")
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

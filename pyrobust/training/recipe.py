@@ -34,7 +34,7 @@ class Recipe:
         ema: decay d in (0, 1) of averaged weights: θ̄ ← d θ̄ + (1 − d) θ after every step, θ̄ = θ after the first. Buffers
             are those of the model.
         amp: "bfloat16", or "float16" (CUDA alone, with loss scaling): precision of the forward passes by autocast.
-        compile: run the model through `torch.compile`; not for terms that differentiate an input gradient.
+        compile: run the model through `torch.compile`; not for terms that differentiate a gradient of the model.
         augment: called with (inputs, sample_ids, step, seed); returns inputs of the same shape within ``bounds``.
         validation: what is held out, and attacked after every epoch; None: nothing.
         patience: stop after so many epochs in which the validation measure was not above its best.
@@ -94,10 +94,12 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Tensor):
         return f"tensor {tuple(value.shape)}"
     if isinstance(value, partial):
-        return {"function": plain(value.func), **{key: plain(item) for key, item in value.keywords.items()}}
+        return {"function": plain(value.func), "given": plain([*value.args, value.keywords])}
     if hasattr(value, "__qualname__"):
         return value.__qualname__
     attributes = getattr(value, "__dict__", {}).items()

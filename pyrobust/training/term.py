@@ -47,10 +47,12 @@ class Term(nn.Module):
     Attributes:
         classifies: it holds the classification loss; else the cross-entropy goes beside it.
         needs_input_grad: it differentiates the clean logits with respect to ``batch.inputs``.
+        compilable: it differentiates no gradient of the model's once more in another way; compiled models do not allow that.
     """
 
     classifies: ClassVar[bool] = False
     needs_input_grad: bool = False
+    compilable: ClassVar[bool] = True
 
     def prepare(self, model: nn.Module, batch: Batch) -> None:
         """What is to be done before the loss of a step is computed, as an update of a critic. Default: nothing."""
@@ -88,6 +90,10 @@ class Objective(nn.Module):
     @property
     def needs_input_grad(self) -> bool:
         return any(term.needs_input_grad for term in self._terms())
+
+    @property
+    def compilable(self) -> bool:
+        return not self.needs_input_grad and all(term.compilable for term in self._terms())
 
     def prepare(self, model: nn.Module, batch: Batch) -> None:
         for term in self._terms():

@@ -79,8 +79,8 @@ def train(
     check_number("checkpoint_minutes", checkpoint_minutes, 0)
     if recipe.amp == "float16" and device.type != "cuda":
         raise ValueError(f'amp: "float16" needs a CUDA device, the model is on {device}; use "bfloat16"')
-    if recipe.compile and objective.needs_input_grad:
-        raise ValueError("compile: a term differentiates the input gradient, which compiled models do not allow")
+    if recipe.compile and not objective.compilable:
+        raise ValueError("compile: a term differentiates a gradient of the model, which compiled models do not allow")
     batches = Batches(*_training_part(data), recipe, device, world)
     steps = recipe.epochs * batches.per_epoch
     state = _start(model, objective, recipe, batches.per_epoch, device)

@@ -296,6 +296,10 @@ def test_an_attack_is_seeded_by_seed_and_step():
     ("make", "message"),
     [
         (lambda: AdversarialTraining(-1), "eps: expected"),
+        (
+            lambda: AdversarialTraining(0.1, attack=functools.partial(pgd, eps=0.2, seed=1)),
+            "attack: eps, seed: expected",
+        ),
         (lambda: AdversarialTraining(0.1, "l0"), "norm: expected"),
         (lambda: AdversarialTraining(0.1, steps=0), "steps: expected"),
         (lambda: AdversarialTraining(0.1, step_size=-1), "step_size: expected"),

@@ -20,6 +20,7 @@ from pyrobust.data import FlipAndShift, digits
 from pyrobust.models import load_weights, small_cnn
 from pyrobust.training import OBJECTIVES, CrossEntropy, Recipe, Validation, accuracies, make_objective, train
 from pyrobust.training.catalogue import options_of
+from pyrobust.training.console import _parsed
 from pyrobust.training.margin import Hinge
 from pyrobust.training.trades import Trades
 
@@ -264,6 +265,10 @@ def test_penalties_have_the_loss_and_the_weight_beside_them() -> None:
     mixed = make_objective("adversarial", model, data, weight=2.5)
     assert mixed.weights == {"adversarial": 1.0}
     assert mixed.terms["adversarial"].weight == 2.5
+
+
+def test_an_option_may_be_infinite() -> None:
+    assert _parsed(["step_size=inf", "a=1", "b=text"]) == {"step_size": float("inf"), "a": 1, "b": "text"}
 
 
 def test_budgets_default_by_the_norm_and_what_the_training_gives_is_no_option() -> None:

@@ -9,6 +9,7 @@ import shutil
 import sys
 import types
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ from pyrobust.training import (
     train,
 )  # fmt: skip
 from pyrobust.training.adversarial import AdversarialTraining
+from pyrobust.training.critic import AdversaryCritic
 from pyrobust.training.randomness import DRAWS, ORDER, keyed_seed
+from pyrobust.training.recipe import plain as plain_data
 
 from .runs import affine, network, plain, samples
 
@@ -451,6 +454,16 @@ def test_compilation_is_refused_where_the_input_gradient_is_differentiated() -> 
 
     with pytest.raises(ValueError, match="compile: a term differentiates"):
         train(network(), Objective(t=Differentiating()), samples(), Recipe(epochs=1, batch_size=16, compile=True))
+    critic = Objective(t=AdversaryCritic(3, critic=nn.Linear(3, 3)))
+    with pytest.raises(ValueError, match="compile: a term differentiates"):
+        train(network(), critic, samples(), Recipe(epochs=1, batch_size=16, compile=True))
+
+
+def test_settings_are_told_apart_by_what_functions_are_given() -> None:
+    told = [
+        plain_data(value) for value in (partial(pgd, eps=1), partial(pgd, 1), partial(pgd, 2), {"a": 1}, {"a": 2}, pgd)
+    ]
+    assert all(told.count(one) == 1 for one in told)
 
 
 # Logs
