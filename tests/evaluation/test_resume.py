@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import pyrobust.evaluation.store as store_module
+import pyrobust._files as files_module
 from pyrobust.evaluation import evaluate
 from pyrobust.evaluation.store import MANIFEST
 from pyrobust.models import small_cnn
@@ -66,7 +66,7 @@ def run_until_call(folder: Path, name: str, calls: int, before: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(store_module.os, name, counted)
+    setattr(files_module.os, name, counted)
     run(folder)
 
 
