@@ -1,0 +1,120 @@
+"""Seed 003's tables 3.1, 3.2 and 4.1 and their figures at a tiny size: every row, figure and claim is there."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+from bench.reproduce import critic_measures, critic_paper, critic_tables, margin_paper, margin_tables
+from bench.reproduce._runs import below, number, relative
+from bench.reproduce.critic_figures import margin_for
+from bench.reproduce.margin_networks import NIN_ROWS, with_dropout
+from pyrobust.models import mlp
+
+
+def smoke(script: Any, folder: Path, name: str) -> tuple[str, dict[str, Any]]:
+    assert script.main(["--smoke", "--device", "cpu", "--out", str(folder)]) == 0
+    start = folder / f"{name}-smoke-tables"
+    markdown, content = start.with_suffix(".md").read_text(), json.loads(start.with_suffix(".json").read_text())
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    assert len(pictures) >= 2
+    assert all(f"]({picture})" in markdown for picture in pictures)
+    assert content["machine"]
+    assert content["versions"]["torch"] == torch.__version__
+    return markdown, content
+
+
+def line(markdown: str, title: str, row: str) -> list[str]:
+    """The cells of a row of the table under a title."""
+    section = markdown.split(f"## {title}")[1].split("\n##")[0]
+    (found,) = (text for text in section.splitlines() if text.startswith(f"| {row} |"))
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_margin_tables(tmp_path: Path) -> None:
+    markdown, content = smoke(margin_tables, tmp_path, "margin")
+    for network, printed in margin_paper.MNIST.items():
+        assert content["table_3_1"][network].keys() == printed.keys()
+        for name, paper in printed.items():
+            (run,) = content["table_3_1"][network][name]
+            assert 0 <= run["error"] <= run["fgsm"] <= 100
+            cells = line(markdown, f"Table 3.1, {network} on MNIST", name)
+            assert cells[1] == f"{paper[0]} / **{run['error']:.2f}**"
+            assert cells[2] == f"{paper[1]} / **{run['fgsm']:.2f}**"
+            assert cells[3].startswith(f"{paper[2]} / **")
+            if run["rho"] is not None:
+                assert run["nearest"] <= run["rho"] or run["found"] < 100
+    assert content["table_3_2"].keys() == margin_paper.CIFAR.keys() == NIN_ROWS.keys()
+    assert content["figures_3_4_3_5"]["MLP"].keys() == {"0.001", "0.1"}
+    assert min(run["error"] for runs in content["table_3_1"]["MLP"].values() for run in runs) < 80  # guessing: 90
+    verdicts = markdown.split("## The paper's orderings")[1]
+    assert verdicts.count("- **holds**") + verdicts.count("- **does not hold**") == 13 + 4 + 4
+
+
+def test_critic_tables(tmp_path: Path) -> None:
+    markdown, content = smoke(critic_tables, tmp_path, "critic")
+    for network, printed in critic_paper.TABLE.items():
+        for name, paper in printed.items():
+            (run,) = content["table_4_1"][network][name]
+            cells = line(markdown, f"Table 4.1, {network}", name)
+            assert cells[1] == f"{paper[0]} / **{run['error']:.2f}**"
+            assert [cell.split(" / ")[0] for cell in cells[2:5]] == list(paper[1:])
+            for attack in critic_measures.ATTACKS:
+                if run[f"{attack} found"] == 100:
+                    assert run[attack] >= 0
+    assert [len(values) for values in content["rho_by_epoch"].values()] == [2, 2]
+    assert "Table 4.2 says what people take" in markdown
+
+
+def test_confident_counts_what_is_as_confident_alone() -> None:
+    """Two classes, logits ±5 (x₀ − ½): the mirror image of a point is the nearest that is as confident."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[-5.0, 0, 0, 0], [5.0, 0, 0, 0]]))
+        model[1].bias.copy_(torch.tensor([2.5, -2.5]))
+    x = torch.tensor([[0.3, 0.5, 0.5, 0.5], [0.4, 0.1, 0.9, 0.5], [0.6, 0.2, 0.2, 0.2]]).reshape(3, 1, 2, 2)
+    labels = torch.tensor([0, 0, 0])  # the last is wrong already
+    found = critic_measures.confident(model, x, labels, steps=50)
+    assert found == pytest.approx([0.4, 0.2, 0.0], abs=2e-3)
+    assert math.isinf(critic_measures.confident(model, x, labels, steps=2)[0])  # on its way: 0.2, the boundary
+
+
+def test_margin_for() -> None:
+    logits = torch.zeros(10)
+    logits[3] = margin_for(0.95)
+    assert logits.softmax(0)[3].item() == pytest.approx(0.95)
+
+
+def test_runs() -> None:
+    rows = {"a": [{"x": 1.0}, {"x": 2.0}], "b": [{"x": 1.8}]}
+    assert number(rows["a"], "x", 1, 10) == "15.0 ± 7.1"
+    assert number([], "x", 1) == "–"
+    assert below("", "x", rows, ["a"], ["b"]).holds
+    assert not below("", "x", {**rows, "c": [{"x": math.nan}]}, ["a"], ["c"]).holds
+    lengths = torch.tensor([2.0, 1.0, 1.0]).numpy()
+    distances = torch.tensor([1.0, math.inf, 3.0]).numpy()
+    assert relative(distances, lengths, torch.tensor([True, True, False]).numpy()) == 0.5
+
+
+def test_with_dropout() -> None:
+    kinds = [type(layer).__name__ for layer in with_dropout(mlp(width=8))]
+    assert kinds == ["Flatten", *["Linear", "ReLU", "Dropout"] * 3, "Linear"]
+
+
+@pytest.mark.parametrize("script", [margin_tables, critic_tables], ids=["margin", "critic"])
+def test_without_data(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PYROBUST_DATA", raising=False)
+    assert script.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 2
+    assert "PYROBUST_DATA" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
