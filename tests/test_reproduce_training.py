@@ -55,7 +55,7 @@ def test_robust_optimisation_tables(tmp_path: Path) -> None:
             assert all(cell in markdown for cell in cells)
             assert len(found["fast"][net]) == len(experiment.sweep)
             assert len(found["epochs"][net]) == experiment.sizes["smoke"].recipe.epochs
-            assert all(0 <= share <= found["clean"][net] for share in found["fast"][net])
+            assert all(0 <= share <= 1 for share in found["fast"][net])  # of the first images, not of all
             assert found["fast"][net][-1] < found["fast"][net][0] or experiment.data == "cifar10"
 
 
