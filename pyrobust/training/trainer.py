@@ -127,7 +127,8 @@ def train(
                     due = world.any(time.monotonic() - saved_at >= 60 * checkpoint_minutes, device)
                     if asked or due or history.stopped:
                         state.record.means(*interval, world)  # a training that has diverged is not to be kept
-                        history.spend(*watch.read())  # since the last row
+                        if not logged:
+                            history.spend(*watch.read())  # since the last row
                         with watch.paused():
                             state.save(path, settings, world)
                         saved_at = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -85,6 +86,11 @@ def whole_training(folder: Path | None, minutes: float = 0.0, on_log=None, resum
     if folder is not None:
         torch.save({"model": model.state_dict(), "objective": objective.state_dict()}, folder / "result.pt")
     return history
+
+
+def slow_training(folder: Path) -> None:
+    """`whole_training` that takes no less than half a second, so that it can be killed in between."""
+    whole_training(folder, on_log=lambda *_: time.sleep(0.05))
 
 
 def train_until_step(folder: Path, step: int) -> None:

@@ -26,6 +26,7 @@ from .runs import (
     network,
     plain,
     samples,
+    slow_training,
     start,
     train_until_call,
     train_until_step,
@@ -97,7 +98,7 @@ def test_killed_at_random_moments(uninterrupted: dict, tmp_path: Path) -> None:
     folder, chance, kills = tmp_path / "run", random.Random(0), 0
     path, seen = folder / "checkpoint.pt", 0
     while True:
-        process = start(whole_training, folder)
+        process = start(slow_training, folder)
         while process.is_alive() and (path.stat().st_mtime_ns if path.exists() else 0) == seen:
             time.sleep(0.001)
         process.join(chance.uniform(0.0, 0.2))  # some steps after the first new checkpoint
