@@ -21,10 +21,11 @@ def draw(path: Path, rows: list[report.Row], title: str) -> None:
     for row in sorted(ran, key=lambda row: row.get("optimality") or 0.0):
         best[row["attack"].split(" ")[0]] = row
     ranked = sorted(best.values(), key=lambda row: row.get("optimality") or 0.0, reverse=True)
-    reach = max(metrics.largest_distance(row["distances"]) for row in ranked[: 2 * LINES])
+    # Where the strongest attack has long broken everything the weak ones alone go on.
+    reach = 2 * metrics.largest_distance(ranked[0]["distances"])
     with styled():
         figure, (axis,) = panels([""], height=3.4)
-        axis.set_title(title, loc="left", fontsize=6.5)
+        axis.set_title(title.replace(": ", "\n", 1), loc="left", fontsize=6.5)
         for peer, shades in (
             (False, COLOURS),
             (True, ("#555555", "#777777", "#999999", "#aaaaaa", "#bbbbbb", "#cccccc")),
@@ -35,7 +36,7 @@ def draw(path: Path, rows: list[report.Row], title: str) -> None:
                 label = f"{row['attack']} ({row.get('optimality') or 0.0:.3f})"
                 line = "--" if peer else "-"
                 axis.step(
-                    [*eps, reach],
+                    [*eps, max(reach, eps[-1])],
                     [*(100 * accuracy), 100 * accuracy[-1]],
                     line,
                     where="post",

@@ -41,7 +41,8 @@ def curves(
             axis.plot(x, 100 * np.asarray(y), style, label=name, **shown)
         axis.set_xlabel(x_label)
         axis.set_ylabel(y_label)
-        axis.set_ylim(0, 102)
+        top = max(100 * max(y) for _, y in lines.values())
+        axis.set_ylim(0, min(1.15 * top, 102) or 1)
         if ticks is not None:
             axis.set_xscale("symlog", base=2, linthresh=ticks[1])
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -50,8 +50,9 @@ def _introduction(run: Run) -> str:
         "the smallest radii are taken that make the collection as large, relative to the test set, as the paper's, with equal "
         "parts from each norm; a pixel cannot move by more than 1, so where l1 yields fewer, the other norms make up for them. "
         f"All steps stay inside [0, 1]. Not in the paper: the *{CONTROL}*, which shows how many of the examples are wrong for "
-        "the baseline alone; and PGD (20 steps, random start), which would uncover a network that only hides its gradient "
-        "from the fast method. The curves of the paper's figures cannot be read, so they stand here alone."
+        "the baseline alone (the others share its initial weights and batches); and PGD (20 steps, random start), which would "
+        "uncover a network that only hides its gradient from the fast method. The curves of the paper's figures cannot be read, "
+        "so they stand here alone."
     )
 
 

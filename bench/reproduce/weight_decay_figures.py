@@ -83,8 +83,8 @@ def _draw(run: Run, data: Data, models: dict[str, nn.Module], found: dict[str, M
         if name in (CNN_L2, CNN, WRN):
             linf[f"{name}, FGSM"] = ((0, *EPS), [clean, *(float(mask.mean()) for mask in one.fgsm)])
             styles[f"{name}, FGSM"] = number, ":"
-            linf[f"{name}, PGD with steps of eps/8"] = (FAR, [float(mask.mean()) for mask in one.reaching])
-            styles[f"{name}, PGD with steps of eps/8"] = number, "--"
+            linf[f"{name}, PGD, steps of eps/8"] = (FAR, [float(mask.mean()) for mask in one.reaching])
+            styles[f"{name}, PGD, steps of eps/8"] = number, "--"
     label = "robust accuracy (%)"
     curves(run.path("figure-10.png"), title, linf, "eps (linf, grey levels of 255)", label, styles=styles, ticks=TICKS)
     swaps = {
@@ -108,8 +108,8 @@ def _reach(found: dict[str, Measured]) -> str:
     )
     return (
         f"20 steps of 2/255 carry a value by {REACH}/255 at most, so beyond that eps the paper's PGD does not get everywhere in "
-        "the ball, and its curves flatten. With steps of eps/8 (not in the paper) they go on; at eps 64/255, by the former and "
-        f"the latter: {numbers}."
+        "the ball. PGD with steps of eps/8 (not in the paper) does; at eps 64/255, accuracies under the former and the latter: "
+        f"{numbers}."
     )
 
 
