@@ -8,7 +8,6 @@ they tie).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -35,7 +34,6 @@ def close_in(
     labels: Tensor,
     state: PrimalDualState,
     norm: str,
-    distance: Callable[[Tensor], Tensor],
     *,
     steps: int,
     first: int,
@@ -52,7 +50,7 @@ def close_in(
     yet. Leaves the last point, not yet predicted, in ``state``.
     """
     low, high = bounds
-    farthest = distance(torch.maximum(inputs - low, high - inputs))
+    farthest = ops.lp_norm(torch.maximum(inputs - low, high - inputs), norm)
     margin = state.distance
     rate = torch.zeros_like(state.distance)
 
@@ -76,7 +74,7 @@ def close_in(
             can_move = grad.sign().mul_(high - low).add_(state.adv).clamp_(low, high).ne(state.adv)
             count = (keep * ops.lp_norm(state.best - inputs, "l0", "value")).round_()
             sparse_l1_step_(state.adv, grad.mul_(can_move), inputs, eps, count, share * eps, bounds)
-        state.distance.copy_(distance(state.adv - inputs))
+        state.distance.copy_(ops.lp_norm(state.adv - inputs, norm))
         if callback is not None and callback(k, state):
             return True
     return False

@@ -24,8 +24,9 @@ def _rows_of_chunk(point: Tensor) -> int:
     return 1 if point.device.type == "cpu" else max(1, _CHUNK // point.numel())
 
 
-def _pull_back(logits: Tensor, point: Tensor, seeds: Tensor) -> Iterator[Tensor]:
-    """The gradients of ⟨seed, logits⟩ for seeds (k, N, K), in chunks (c, N, …) whose lengths add up to k."""
+def pull_back(logits: Tensor, point: Tensor, seeds: Tensor, keep: bool = False) -> Iterator[Tensor]:
+    """The gradients of ⟨seed, logits⟩ for seeds (k, N, K), in chunks (c, N, …) whose lengths add up to k; ``keep`` the graph
+    for another pass."""
     chunk, start = _rows_of_chunk(point), 0
     while start < len(seeds):
         part = seeds[start : start + chunk]
@@ -38,7 +39,7 @@ def _pull_back(logits: Tensor, point: Tensor, seeds: Tensor) -> Iterator[Tensor]
                 chunk = 1
                 continue
         else:
-            (row,) = torch.autograd.grad(logits, point, part[0], retain_graph=start + 1 < len(seeds))
+            (row,) = torch.autograd.grad(logits, point, part[0], retain_graph=keep or start + 1 < len(seeds))
             rows = row.unsqueeze(0)
         yield rows
         start += len(part)
@@ -59,7 +60,7 @@ def class_gradients(model: Model, points: Tensor, classes: Tensor | None = None)
     if classes is None:
         classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
     seeds = torch.nn.functional.one_hot(classes.T, logits.shape[1]).to(logits.dtype)
-    rows = [row for chunk in _pull_back(logits, point, seeds) for row in chunk]
+    rows = [row for chunk in pull_back(logits, point, seeds) for row in chunk]
     return logits.detach(), torch.stack(rows, 1)
 
 
@@ -108,7 +109,7 @@ def nearest_boundary(
     ahead = (gaps > 0).any(0) & follow
     rank = gap = normal = slope = None
     start = 0
-    for rows in _pull_back(logits, point, seeds):
+    for rows in pull_back(logits, point, seeds):
         for row, row_gap in zip(rows, gaps[start : start + len(rows)], strict=True):
             row_slope = ops.lp_norm(row, slope_norm).to(wide)
             row_rank = torch.where(ahead, -row_gap, row_gap.abs() / row_slope)  # inf, or NaN, for a normal of zeros

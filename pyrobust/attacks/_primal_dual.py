@@ -28,14 +28,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._closing import close_in
-from pyrobust.attacks._common import (
-    Callback,
-    Model,
-    clean_logits,
-    logits_and_grad,
-    rows_like,
-    undisturbed,
-)
+from pyrobust.attacks._common import Callback, Model, clean_logits, logits_and_grad, rows_like, undisturbed
 from pyrobust.attacks._search import keep_best
 from pyrobust.ops import PrimalDualState, StepOptions
 
@@ -221,7 +214,7 @@ def primal_dual(
                 origins.begin(run, number, number * restarts // len(runs), schedule)
             if run.start == "best" and schedule.closing:
                 if close_in(
-                    model, inputs, labels, state, norm, distance, steps=run.steps, first=int(number > 0),
+                    model, inputs, labels, state, norm, steps=run.steps, first=int(number > 0),
                     step_size=schedule.refine_step_size, targeted=targeted, bounds=bounds, callback=callback,
                 ):  # fmt: skip
                     return state.best

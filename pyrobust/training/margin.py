@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ from pyrobust import ops
 from pyrobust._checks import Norm, norm_name
 from pyrobust.attacks._budget import EXPONENTS
 from pyrobust.attacks._common import check_count
-from pyrobust.attacks._jacobian import _rows_of_chunk
+from pyrobust.attacks._jacobian import pull_back
 from pyrobust.attacks._losses import margin
 from pyrobust.training._derivatives import tracked_logits
 from pyrobust.training._losses import wide
@@ -70,7 +68,7 @@ class MarginSensitivity(Term):
         if len(seeds) == 1:
             steepest = seeds[0]
         else:
-            slopes = torch.cat([self._slopes(rows) for rows in _pulled_back(logits, batch.inputs, seeds)])
+            slopes = torch.cat([self._slopes(rows) for rows in pull_back(logits, batch.inputs, seeds, keep=True)])
             steepest = seeds[slopes.argmax(0), torch.arange(len(labels), device=labels.device)]
         (normal,) = torch.autograd.grad(logits, batch.inputs, steepest, create_graph=True)
         slope = ops.lp_norm(normal, self.dual)
@@ -79,13 +77,3 @@ class MarginSensitivity(Term):
     def _slopes(self, rows: Tensor) -> Tensor:
         """The norms (c, N) of gradients (c, N, …)."""
         return ops.lp_norm(rows.flatten(0, 1), self.dual).reshape(rows.shape[:2])
-
-
-def _pulled_back(logits: Tensor, inputs: Tensor, seeds: Tensor) -> Iterator[Tensor]:
-    """The gradients of ⟨seed, logits⟩ for seeds (k, N, K), in chunks (c, N, …); the graph stays."""
-    for part in seeds.split(_rows_of_chunk(inputs)):
-        if len(part) == 1:
-            (row,) = torch.autograd.grad(logits, inputs, part[0], retain_graph=True)
-            yield row.unsqueeze(0)
-        else:
-            yield torch.autograd.grad(logits, inputs, part, retain_graph=True, is_grads_batched=True)[0]

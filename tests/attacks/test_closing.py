@@ -23,14 +23,11 @@ EXCESS = 1.02
 
 
 def run(norm, model, x, labels, start, steps=60, targeted=False, bounds=(0.0, 1.0), callback=None, known=math.inf):
-    def distance(r):
-        return ops.lp_norm(r, norm)
-
     state = PrimalDualState.start(x, 1.0)
-    state.restart(start, 1.0, distance(start - x))
+    state.restart(start, 1.0, ops.lp_norm(start - x, norm))
     state.best_distance.fill_(known)
     stopped = close_in(
-        model, x, labels, state, norm, distance, steps=steps, first=0, step_size=STEP[norm], targeted=targeted,
+        model, x, labels, state, norm, steps=steps, first=0, step_size=STEP[norm], targeted=targeted,
         bounds=bounds, callback=callback,
     )  # fmt: skip
     return state, stopped
