@@ -5,18 +5,18 @@ import json
 import os
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
+from commands import error_of, run
 
 import pyrobust
-from pyrobust.cli import main
 from pyrobust.evaluation import formatting
 from pyrobust.models import fit, save_weights, small_cnn
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ATTACK = """
 import torch
@@ -39,15 +39,6 @@ def broken(model, inputs, labels):
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches here are tiny, and threads that wait for each other would be most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a module of attacks, weights and data."""
@@ -67,22 +58,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 MODEL = ["--model", "pyrobust.models:small_cnn", "--weights", "w.safetensors", "--data", "d.npz"]
 NUDGE = ["--attack", "cli_attacks:nudge", "--norm", "linf,l2", "--batch-size", "16"]
-
-
-def run(*arguments: str) -> int:
-    """The exit status of a command."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    return int(stop.value.code or 0)
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a failing command writes to stderr."""
-    assert run(*arguments) in (1, 2)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

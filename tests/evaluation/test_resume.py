@@ -1,12 +1,8 @@
-"""A run killed with SIGKILL at any moment resumes to the same bits.
-
-The children that are killed are forked by a server that has the imports already.
-"""
+"""A run killed with SIGKILL at any moment resumes to the same bits."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -15,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import die_at_call, start
 
-import pyrobust._files as files_module
 from pyrobust.evaluation import evaluate
 from pyrobust.evaluation.store import MANIFEST
 from pyrobust.models import small_cnn
@@ -24,10 +20,6 @@ from pyrobust.models import small_cnn
 from . import toy_attacks
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-
-CONTEXT = multiprocessing.get_context("forkserver") if os.name == "posix" else None
-if CONTEXT is not None:
-    CONTEXT.set_forkserver_preload(["pyrobust.evaluation.report", "pyrobust.evaluation.runner", "pyrobust.models"])
 
 BATCHES = 5 * 3  # micro-batches of: clean predictions, two norms
 
@@ -54,27 +46,8 @@ def run(folder: Path, log: Path | None = None, delay: float = 0.0) -> None:
 
 def run_until_call(folder: Path, name: str, calls: int, before: bool) -> None:
     """Start the run and die at the given call of ``os.<name>`` by the store, right before or right after it."""
-    original, count = getattr(os, name), 0
-
-    def counted(*arguments):
-        nonlocal count
-        count += 1
-        if count == calls and before:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*arguments)
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(files_module.os, name, counted)
+    die_at_call(name, calls, before)
     run(folder)
-
-
-def start(target, *arguments) -> multiprocessing.process.BaseProcess:
-    assert CONTEXT is not None
-    process = CONTEXT.Process(target=target, args=arguments)
-    process.start()
-    return process
 
 
 def finished(folder: Path) -> dict[Path, tuple[int, bytes]]:

@@ -1,11 +1,7 @@
-"""Small trainings, and the processes that start, kill and share them.
-
-The processes are forked by a server that has the imports already.
-"""
+"""Small trainings, and the processes that start, kill and share them."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -13,15 +9,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from processes import die_at_call, start
 from torch import Tensor, nn
 
-import pyrobust._files as files_module
 from pyrobust.training import Batch, CrossEntropy, History, Objective, Recipe, Term, Validation, train
 from pyrobust.training.adversarial import AdversarialTraining
-
-CONTEXT = multiprocessing.get_context("forkserver") if os.name == "posix" else None
-if CONTEXT is not None:
-    CONTEXT.set_forkserver_preload(["pyrobust.evaluation.console", "pyrobust.training"])
 
 
 def samples(count: int = 70, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -105,27 +97,8 @@ def train_until_step(folder: Path, step: int) -> None:
 
 def train_until_call(folder: Path, name: str, calls: int, before: bool) -> None:
     """Die at the given call of ``os.<name>`` by the writer of checkpoints, right before or right after it."""
-    original, count = getattr(os, name), 0
-
-    def counted(*arguments):
-        nonlocal count
-        count += 1
-        if count == calls and before:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*arguments)
-        if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(files_module.os, name, counted)
+    die_at_call(name, calls, before)
     whole_training(folder)
-
-
-def start(target, *arguments) -> multiprocessing.process.BaseProcess:
-    assert CONTEXT is not None
-    process = CONTEXT.Process(target=target, args=arguments)
-    process.start()
-    return process
 
 
 def exit_code(target, *arguments) -> int | None:

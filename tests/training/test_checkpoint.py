@@ -7,7 +7,6 @@ import pickle
 import random
 import signal
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,18 +32,9 @@ from .runs import (
     whole_training,
 )  # fmt: skip
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+pytestmark = [pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL"), pytest.mark.usefixtures("one_thread")]
 
 TIMES = ("seconds", "images_per_second")  # what may differ between runs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the processes that are killed: another number of threads may give other bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def result(folder: Path) -> dict:

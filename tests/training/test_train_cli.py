@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import error_of, run
 from torch import Tensor, nn
 
 from pyrobust.cli import main
@@ -26,14 +26,7 @@ from pyrobust.training.trades import Trades
 
 from .runs import affine, start
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches here are tiny, and threads that wait for each other would be most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -41,22 +34,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    """The exit status of a command."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    return int(stop.value.code or 0)
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a failing command writes to stderr."""
-    assert run(*arguments) in (1, 2)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_train_and_evaluate_need_no_argument_but_the_objective(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ import math
 import shutil
 import sys
 import types
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -40,14 +39,7 @@ from pyrobust.training.recipe import plain as plain_data
 
 from .runs import affine, network, plain, samples
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches here are tiny, and threads that wait for each other would be most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Seen(Term):
