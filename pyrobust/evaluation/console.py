@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 import pyrobust
+from pyrobust.analysis.console import app as analyse
 from pyrobust.cli import print_info
 from pyrobust.evaluation import display, options
 from pyrobust.evaluation.compare import compare_runs
@@ -71,6 +72,7 @@ def info() -> None:
 
 
 app.command("train")(train_command)
+app.add_typer(analyse)
 
 
 @app.command("evaluate")

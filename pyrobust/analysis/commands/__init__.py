@@ -1,0 +1,1 @@
+"""The sections of the pages that ``pyrobust analyse`` writes, one command a file."""

@@ -1,0 +1,197 @@
+"""The commands ``analyse …``: options in, a live display, a folder with a page out."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from torch import nn
+
+from pyrobust._checks import check_inputs, check_labels
+from pyrobust.analysis.page import Section, write_page
+from pyrobust.analysis.session import Session
+from pyrobust.analysis.work import Progress, Work
+from pyrobust.data import Data, load
+from pyrobust.evaluation.environment import describe
+from pyrobust.evaluation.formatting import date
+from pyrobust.evaluation.store import MANIFEST, Store, check_folder
+from pyrobust.evaluation.subject import hash_model, hash_tensors
+from pyrobust.models import digits_cnn, load_weights
+from pyrobust.models.reference import build_model
+
+Sections = Callable[..., list[Section]]
+
+app = typer.Typer(
+    name="analyse",
+    help="Answer why a network is, or is not, robust: numbers (JSON), pictures (PNG) and one HTML page.",
+    rich_markup_mode=None,
+)
+
+
+def common(
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name of a network or package.module:factory; default: a small one trained on digits."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights for it: safetensors, or a state dict saved by torch.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="NPZ file, name of one under $PYROBUST_DATA, or 'digits' (default).")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Analyse the first so many of the test part.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 128,
+    device: Annotated[str | None, typer.Option(help="Default: a GPU where there is one, else the CPU.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the analysis; default: runs/WHAT-NAME-TIME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the analysis in --out.")] = False,
+) -> dict[str, Any]:
+    """The options of every command, checked as far as they can be without the model."""
+    given = dict(locals())
+    if resume and out is None:
+        raise ValueError("--resume needs --out, the folder of the analysis")
+    for name, value in (("--samples", samples), ("--batch-size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    if weights is not None and model is None:
+        raise ValueError("--model is missing: --weights belong to a model")
+    return given
+
+
+def command(what: str, sections: Callable[..., Sections], needs_model: bool = True) -> None:
+    """Add a command.
+
+    Args:
+        what: its name.
+        sections: a function of the command's own options, whose docstring is the help; it returns the function that makes
+            sections from a session.
+        needs_model: False: it works on the data alone, and takes no model.
+    """
+    own = list(inspect.signature(sections, eval_str=True).parameters.values())
+    shared = [
+        parameter
+        for parameter in inspect.signature(common, eval_str=True).parameters.values()
+        if needs_model or parameter.name not in ("model", "weights")
+    ]
+
+    def run(**given: Any) -> None:
+        options = {parameter.name: given[parameter.name] for parameter in own}
+        shared_options = common(**{parameter.name: given[parameter.name] for parameter in shared})
+        _analyse(what, sections(**options), options, needs_model, **shared_options)
+
+    run.__doc__ = sections.__doc__
+    run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    app.command(what)(run)
+
+
+def _analyse(
+    what: str, sections: Sections, options: Mapping[str, Any], needs_model: bool, samples: int, batch_size: int,
+    device: str | None, seed: int, out: Path | None, resume: bool, model: str | None = None, weights: Path | None = None,
+    data: str | None = None,
+) -> None:  # fmt: skip
+    console = Console()
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that modules in the current folder are found
+    source = load(data or "digits")
+    name = (model or "digits CNN").rpartition(":")[2] if needs_model else ""
+    parts = [what, *name.split(), source.name, f"{datetime.now():%Y%m%d-%H%M%S}"]
+    folder = out or Path("runs") / "-".join(parts)
+    check_folder(folder, resume)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    inputs, labels = (part[:samples].to(target) for part in source.test)
+    check_inputs(inputs, (0.0, 1.0))
+    check_labels(labels, inputs)
+    threads = torch.get_num_threads()
+    try:
+        if needs_model and model is None and source.name == "digits":
+            torch.set_num_threads(1)  # batches of so small a network are too little work to share
+        network = _network(model, weights, seed, console, source) if needs_model else nn.Identity()
+        network.to(target)
+        manifest = {
+            "settings": {
+                "analysis": what,
+                "options": {key: str(value) for key, value in options.items()},
+                "model_sha256": hash_model(network),
+                "data_sha256": hash_tensors([("inputs", inputs), ("labels", labels)]),
+                "samples": len(labels),
+                "batch_size": batch_size,
+                "seed": seed,
+            },
+            "environment": describe(target),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        }
+        kept = Store.open(folder, manifest, resume).manifest
+        with _display(console) as progress:
+            work = Work(folder, progress)
+            made = sections(Session(network, name, source, inputs, labels, target, seed, batch_size, work))
+    except KeyboardInterrupt:
+        hint = f"; the same command with --out {folder} --resume goes on" if (folder / MANIFEST).exists() else ""
+        print(f"error: interrupted{hint}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        torch.set_num_threads(threads)
+    heading = f"{what.capitalize()}: {name} on {source.name}" if needs_model else f"{what.capitalize()}: {source.name}"
+    subtitle = f"pyrobust {kept['environment']['pyrobust']} · {date(kept['started'])}"
+    page = write_page(folder, heading, made, _setting_rows(kept, name, source.name), kept["environment"], subtitle)
+    for section in made:
+        console.print(f"[bold]{escape(section.title)}[/bold]: {escape(section.text)}", highlight=False)
+    console.print(f"page: [bold]{os.fspath(page)}[/bold]", soft_wrap=True)
+
+
+def _setting_rows(manifest: Mapping[str, Any], model: str, data: str) -> list[tuple[str, str]]:
+    """Everything that is needed to repeat the analysis, as (name, value)."""
+    settings = manifest["settings"]
+    return [
+        *([("model", f"{model}, weights and structure SHA-256 {settings['model_sha256'][:16]}")] if model else []),
+        ("data", f"{data}, SHA-256 {settings['data_sha256'][:16]}"),
+        ("samples", str(settings["samples"])),
+        ("batch size", str(settings["batch_size"])),
+        *((key.replace("_", " "), value) for key, value in settings["options"].items()),
+        ("seed", str(settings["seed"])),
+        ("started", manifest["started"]),
+        ("command", shlex.join(manifest["command"])),
+        ("fingerprint", manifest["fingerprint"][:16]),
+    ]
+
+
+def _network(reference: str | None, weights: Path | None, seed: int, console: Console, source: Data) -> nn.Module:
+    if reference is None:
+        if source.name != "digits":
+            raise ValueError(f"--model is missing: the default network is for digits, not for {source.name}")
+        told = "training a small network on digits"
+        with console.status(told) as status:
+            return digits_cnn(seed, progress=lambda done, of: status.update(f"{told}, epoch {done}/{of}"))
+    network = build_model(reference, seed)
+    if weights is not None:
+        load_weights(network, weights)
+    return network.eval()
+
+
+@contextmanager
+def _display(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A live line a computation: a bar over its units, and the time left."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    lines = {}
+    with Bar(*columns, console=console, transient=True) as bar:
+
+        def show(progress: Progress) -> None:
+            if progress.name not in lines:
+                lines[progress.name] = bar.add_task(progress.name, total=progress.total)
+            bar.update(lines[progress.name], completed=progress.done)
+
+        yield show
