@@ -1,8 +1,8 @@
 """Refinement of adversarial points: steepest ascent within a ball that is always a little smaller than the nearest found.
 
 Beside the primal-dual steps it gives up nothing of the distance to gain margin, and its steps are as long as the ball
-allows: on adversarially trained networks it ends nearer in linf and l1 than a primal-dual run of the same length (in l2
-they tie).
+allows: on adversarially trained networks it ends nearer in linf and l1 than a primal-dual run of the same length; in l2
+they tie at hundreds of steps, and this is nearer at tens.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
+from pyrobust.attacks._budget import EXPONENTS
 from pyrobust.attacks._common import Callback, Model, logits_and_grad
 from pyrobust.attacks._descent import margin_and_seed
 from pyrobust.attacks._search import keep_best
@@ -45,9 +46,9 @@ def close_in(
     """Steps ``first`` … ``steps`` − 1 from ``state.adv``, whose sizes fall exponentially from the first to the last of
     ``step_size``, in units of ε; True where the callback asked to stop.
 
-    x' ← Π(x' + α ε v), v the signs of the cross-entropy's gradient (linf) or of the largest gradients of the margin
-    (l1), and Π onto {‖x' − x‖ ≤ ε} ∩ bounds with ε = (1 − γ) · nearest distance; the whole box where nothing was found
-    yet. Leaves the last point, not yet predicted, in ``state``.
+    x' ← Π(x' + α ε v), v the signs of the cross-entropy's gradient (linf), its direction (l2), or the signs of the largest
+    gradients of the margin (l1), and Π onto {‖x' − x‖ ≤ ε} ∩ bounds with ε = (1 − γ) · nearest distance; the whole box
+    where nothing was found yet. Leaves the last point, not yet predicted, in ``state``.
     """
     low, high = bounds
     farthest = ops.lp_norm(torch.maximum(inputs - low, high - inputs), norm)
@@ -68,8 +69,8 @@ def close_in(
         _, grad = logits_and_grad(model, state.adv, ascent)
         rate = torch.where(keep_best(state, margin), (2 * rate).clamp_(least, _LARGEST_MARGIN), least)
         eps = torch.where(state.best_distance < math.inf, (1 - rate) * state.best_distance, farthest)
-        if norm == "linf":
-            ops.pgd_step_(state.adv, grad, inputs, math.inf, eps, share * eps, bounds)
+        if norm != "l1":
+            ops.pgd_step_(state.adv, grad, inputs, EXPONENTS[norm], eps, share * eps, bounds)
         else:
             can_move = grad.sign().mul_(high - low).add_(state.adv).clamp_(low, high).ne(state.adv)
             count = (keep * ops.lp_norm(state.best - inputs, "l0", "value")).round_()

@@ -6,7 +6,7 @@ How it differs from seed 003's algorithms 2 and 3, each by measurement (see the 
 long it runs. So a share of the steps is spent on short runs: from the input towards the most likely classes, and from
 noise, which finds points several times nearer where training has flattened the gradient at the input (linf-trained
 MNIST networks). The rest goes to one run in the direction that won, and one that refines the best point of all: by the
-same steps from there, or, in linf and l1, within a ball that closes in (``_closing.py``), which ends nearer.
+same steps from there, or, in PDPGD of linf, l2 and l1, within a ball that closes in (``_closing.py``), which ends nearer.
 - Each row's gradient is divided by its dual norm, so that λ₁ / λ₂ near 1 balances norm and loss whatever the scale of
 the logits.
 - The surrogate is a hinge that stops pushing once the point is adversarial; the norm alone acts there.

@@ -95,18 +95,18 @@ def lbfgs(
         x = inputs.flatten(1).to(rows.dtype)
         for run in range(restarts):
             adv = start_of(run, inputs, nearest.adv, 2, bounds, seed, sample_ids)
-            origin = (adv.flatten(1).to(rows.dtype) - x) / width
+            origin = adv.flatten(1).to(rows.dtype) - x
             trial, base = origin, origin.clone()
             base_grad = torch.zeros_like(x)
             base_value = torch.full_like(rows, torch.inf)
             size = torch.ones_like(rows)
-            hessians = InverseHessians(x, memory, 0.5)  # exact for ‖r‖²
+            hessians = InverseHessians(x, memory, 0.5 * width * width)  # exact for ‖r‖² / width²
             search = ConstantSearch(rows, const, steps, abort_early)
 
             def seed_at(logits: Tensor, search: ConstantSearch = search) -> Tensor:
                 nonlocal loss
                 loss, seed = _loss_and_seed(logits.to(rows.dtype), labels, targeted)
-                return seed.mul_((search.const * width).unsqueeze(1))
+                return seed.mul_(search.const.unsqueeze(1))
 
             for step in range(steps * search_steps):
                 due = search.stages.begin_step()
@@ -120,10 +120,11 @@ def lbfgs(
                 search.found |= adversarial
 
                 value = (distance / width).square_() + search.const * loss
-                grad = grad.flatten(1).to(rows.dtype).add_(trial, alpha=2)
+                grad = grad.flatten(1).to(rows.dtype).add_(trial, alpha=2 / width**2)
                 fresh = base_value.isinf()
-                s, y = trial - base, grad - base_grad
-                accept = value <= base_value + _DECREASE * (s * base_grad).sum(1)
+                torch.sub(trial, base, out=hessians.s)
+                torch.sub(grad, base_grad, out=hessians.y)
+                accept = value <= base_value + _DECREASE * torch.linalg.vecdot(hessians.s, base_grad)
                 replace_rows_(base, accept, trial)
                 replace_rows_(base_grad, accept, grad)
                 base_value = torch.where(accept, value, base_value)
@@ -131,14 +132,16 @@ def lbfgs(
                 again = search.advance(base_value) if due else None
                 if again is not None:
                     base_value.masked_fill_(again, torch.inf)
-                point = torch.add(x, base, alpha=width)
-                held = ((point <= low) & (base_grad > 0)) | ((point >= high) & (base_grad < 0))
-                direction = hessians.update(s, y, ~fresh, again, base_grad.masked_fill(held, 0)).masked_fill_(held, 0)
+                # What the box does not let move down the gradient is held.
+                point = x + base
+                free = base_grad.sgn().mul_(-width).add_(point).clamp_(low, high).ne(point)
+                torch.mul(base_grad, free, out=hessians.v)
+                direction = hessians.update(~fresh, again).mul_(free)
                 trial = torch.addcmul(base, direction, size.unsqueeze(1), value=-1)
                 if again is not None:
                     replace_rows_(trial, again, origin)
-                adv = torch.add(x, trial, alpha=width).clamp_(low, high).to(inputs.dtype).reshape(inputs.shape)
-                trial = (adv.flatten(1).to(rows.dtype) - x) / width
+                adv = trial.add_(x).clamp_(low, high).to(inputs.dtype).reshape(inputs.shape)
+                trial = adv.flatten(1).to(rows.dtype) - x
     return nearest.adv
 
 

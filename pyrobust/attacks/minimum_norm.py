@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -16,13 +14,9 @@ from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust._counting import counted
 from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_grouping, clean_logits, undisturbed
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
+from pyrobust.attacks._runner import Runner
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
-from pyrobust.attacks.alma import alma
-from pyrobust.attacks.ddn import ddn
-from pyrobust.attacks.fmn import fmn
-from pyrobust.attacks.pdgd import pdgd
-from pyrobust.attacks.pdpgd import pdpgd
-from pyrobust.attacks.sigma_zero import sigma_zero
+from pyrobust.attacks._stages import BY_L1, plan
 
 
 @dataclass(frozen=True)
@@ -51,73 +45,9 @@ class MinimumNorms:
     converged: Tensor
 
 
-_BY_L1 = "pdpgd_l1"  # in the search for the l0 norm: that attack in l1
-# Shares of the budget, by the largest budget that they are for; chosen on images that no table reports. DDN, FMN and σ-zero
-# are good within few steps; the primal-dual attack goes further where it has the steps to explore classes and starts. Where
-# pixels are often black or white, the sparsest points come from l1.
-_SHARES = {
-    "linf": {math.inf: {"pdpgd": 1.0}},
-    "l2": {
-        149: {"ddn": 0.7, "refine": 0.3},
-        249: {"pdgd": 0.4, "ddn": 0.3, "refine": 0.3},
-        499: {"fmn": 0.2, "pdgd": 0.8},
-        math.inf: {"alma": 0.1, "pdgd": 0.9},
-    },
-    "l1": {math.inf: {"pdpgd": 1.0}},
-    "l0": {
-        199: {"sigma_zero": 1.0},
-        299: {"pdpgd": 1.0},
-        749: {"sigma_zero": 0.3, "pdpgd": 0.7},
-        math.inf: {"pdpgd": 0.4, "sigma_zero": 0.3, _BY_L1: 0.3},
-    },
-}
-_RUN = 1000  # gradients; a larger budget buys restarts
 _LATE = 0.7  # of the budget: what comes after it is late
 _CONVERGED = 0.01
-_ALMA_ALPHA = 0.5  # of runs of a hundred steps
 _BISECTIONS = 10  # to a thousandth of the perturbation
-
-
-class Stage(NamedTuple):
-    """A part of the budget: an attack by name, the steps of a run, and the runs."""
-
-    name: str
-    steps: int
-    restarts: int
-
-
-def plan(norm: str, budget: int) -> list[Stage]:
-    """The stages of a search; their gradients add up to ``budget`` at most."""
-    restarts = max(1, budget // _RUN)
-    shares = next(shares for most, shares in _SHARES[norm].items() if budget <= most)
-    stages = [Stage(name, int(share * budget / restarts), restarts) for name, share in shares.items()]
-    left = budget // restarts - sum(stage.steps for stage in stages)
-    stages[-1] = stages[-1]._replace(steps=stages[-1].steps + left)
-    return [stage for stage in stages if stage.steps > 0]
-
-
-def _attack(stage: Stage, norm: str, grouping: str, nearest: Nearest) -> Callable[..., Tensor]:
-    """The attack of a stage, with what is its own bound."""
-    runs: dict[str, Any] = {"steps": stage.steps, "restarts": stage.restarts}
-    groups: dict[str, Any] = {"grouping": grouping} if norm == "l0" else {}
-    match stage.name:
-        case "alma":
-            return partial(alma, alpha=_ALMA_ALPHA, **runs)
-        case "ddn":
-            return partial(ddn, **runs)
-        case "fmn":
-            return partial(fmn, norm=norm, **runs, **groups)
-        case "sigma_zero":
-            return partial(sigma_zero, steps=stage.steps * stage.restarts, **groups)
-        case "pdgd":
-            return partial(pdgd, **runs)
-        case "pdpgd":
-            return partial(pdpgd, norm=norm, **runs, **groups)
-        case _ if stage.name == _BY_L1:
-            return partial(pdpgd, norm="l1", **runs)
-    if norm == "l2":
-        return partial(pdgd, starts=nearest.adv, **runs)
-    return partial(pdpgd, norm=norm, starts=nearest.adv, **runs, **groups)
 
 
 @overload
@@ -155,10 +85,12 @@ def minimum_norm(
     """min ‖r‖ such that inputs + r is adversarial and inside ``bounds``: several attacks in turn, each stage judged
     here, then a polish of the nearest point by forward passes alone.
 
-    The stages from 750 gradients on: linf and l1: :func:`pdpgd`; l2: :func:`alma`, then :func:`pdgd`; l0: :func:`pdpgd`,
-    :func:`sigma_zero`, and :func:`pdpgd` in l1, whose points are made as sparse as they can. Smaller budgets use what is
-    good within few steps: DDN, FMN or σ-zero, or a run of the primal-dual attack that refines the nearest point so far.
-    Each further thousand of ``budget`` is another, random start of every stage (more steps of :func:`sigma_zero`).
+    In linf, l2 and l1 a stage from 250 gradients on is a short run of :func:`pdpgd` that closes in from another start: the
+    input, towards its two likeliest other classes; the points that it finds in other norms; images mixed with noise. The
+    last one refines the nearest point of all. In l0, from 750 on: :func:`pdpgd`, :func:`sigma_zero`, and :func:`pdpgd` in
+    l1, whose points are made as sparse as they can. Smaller budgets use what is good within few steps. Each further
+    thousand of ``budget`` is as many starts again, from noise and towards further classes (in l0 a restart of each attack,
+    and more steps of :func:`sigma_zero`).
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.
@@ -216,19 +148,23 @@ def minimum_norm(
             drop_groups(watched, inputs, labels, own, grouping, bounds, targeted)
             return own.adv
 
-        def watch(_: int, state: Any) -> None:
-            nonlocal early
-            if early is None and spent.gradients >= _LATE * budget * samples:
-                early = nearest.distance
-                if stage.name != _BY_L1:  # whose distances are in another norm
-                    early = torch.minimum(early, state.best_distance)
+        def watch(to: str) -> Callback:
+            def note(_: int, state: Any) -> None:
+                nonlocal early
+                if early is None and spent.gradients >= _LATE * budget * samples:
+                    early = nearest.distance
+                    if to == name:  # else the attack's distances are in another norm
+                        early = torch.minimum(early, state.best_distance)
 
-        shared: dict[str, Any] = {"targeted": targeted, "bounds": bounds, "seed": seed, "sample_ids": sample_ids}
-        for stage in plan(name, budget):
+            return note
+
+        ranked = clean if targeted else clean.scatter(1, labels.unsqueeze(1), -math.inf)
+        ranked = ranked.argsort(dim=1, descending=True, stable=True).T
+        runner = Runner(watched, inputs, labels, name, grouping, targeted, bounds, seed, sample_ids, ranked, watch)
+        for stage in plan(name, budget, 1 if targeted else len(ranked) - 1):
             before = nearest.distance
-            attack = _attack(stage, name, grouping, nearest)
-            points = attack(watched, inputs, labels, callback=watch, **shared)
-            if stage.name == _BY_L1:
+            points = runner.points(stage, nearest.adv)
+            if name == "l0" and stage.name == BY_L1:
                 points = sparsest(points)
             state = SearchState(points, offer(points), nearest.adv, nearest.distance)
             won = torch.where(nearest.distance < before, len(names), won)

@@ -33,7 +33,7 @@ _SCHEDULES = {
     "linf": Schedule(
         step_size=(0.3, 0.0003), ratio=0.1, normalize=1.0, refine_step_size=(2.0, 0.003), damping=0.2, closing=True
     ),
-    "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, refine_ratio=0.1),
+    "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, refine_step_size=(1.0, 0.003), closing=True),
     "l1": Schedule(
         step_size=(1.0, 0.003),
         ratio=0.01,
@@ -72,7 +72,7 @@ def pdpgd(
 
     r takes proximal gradient steps on λ₁ ‖r‖ + λ₂ hinge(margin): r ← prox(box(r − m̂ / w)), exactly in the metric w of
     Adam's step (:func:`pyrobust.ops.pdpgd_step_`); log(λ₂ / λ₁) rises while the point is not adversarial and falls once
-    it is. In linf and l1 the last run is steepest ascent within a ball that is always a little smaller than the nearest
+    it is. In linf, l2 and l1 the last run is steepest ascent within a ball that is always a little smaller than the nearest
     point found.
 
     Args:
@@ -86,8 +86,8 @@ def pdpgd(
         grouping: for l0: "pixel" (default for (N, C, H, W): the C values at a place count once) or "value" (default
             otherwise).
         steps: in all, over the short runs, towards the likely classes and from noise, and the long ones (few steps: one
-            run, and in linf and l1 the last); with ``restarts``, for each.
-        step_size: the first one, in units of the width of ``bounds`` (with ``starts`` in linf and l1: of the distance of the
+            run, and in linf, l2 and l1 the last); with ``restarts``, for each.
+        step_size: the first one, in units of the width of ``bounds`` (with ``starts`` in linf, l2 and l1: of the distance of the
             nearest point so far); it falls exponentially. Default by norm.
         restarts: each has its own noise; from the second on runs start within a quarter of the width of ``bounds``
             around the input rather than at it, at random.

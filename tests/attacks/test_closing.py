@@ -1,4 +1,4 @@
-"""The run that refines in linf and l1: ascent within a ball that closes in on the nearest point."""
+"""The run that refines in linf, l2 and l1: ascent within a ball that closes in on the nearest point."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pyrobust.ops import PrimalDualState
 
 from . import models
 
-NORMS = ("linf", "l1")
-STEP = {"linf": (2.0, 0.003), "l1": (0.7, 0.003)}
+NORMS = ("linf", "l2", "l1")
+STEP = {"linf": (2.0, 0.003), "l2": (1.0, 0.003), "l1": (0.7, 0.003)}
 # Steps end at 0.003 of the radius, and the ball at 0.0005 inside it; the rest covers the last corner that is rounded (linf)
 # and the last values that are exchanged (l1) within sixty steps.
 EXCESS = 1.02

@@ -120,15 +120,16 @@ def test_pixels_and_values_are_different_goals():
 def test_restarts_never_hurt_and_are_keyed_by_sample():
     model, x = models.union()
     labels = torch.zeros(len(x), dtype=torch.int64)  # a later start may meet a nearer half-space of the union
-    once = row_norm(pdpgd(model, x, labels, norm="l2", steps=60) - x, "l2")
-    more = pdpgd(model, x, labels, norm="l2", steps=60, restarts=3, seed=1)
+    # PDGD: runs of PDPGD that close in end at the same point from every start.
+    once = row_norm(pdgd(model, x, labels, steps=60) - x, "l2")
+    more = pdgd(model, x, labels, steps=60, restarts=3, seed=1)
     assert (row_norm(more - x, "l2") <= once).all()
     assert (row_norm(more - x, "l2") < once).any()
-    other = pdpgd(model, x, labels, norm="l2", steps=60, restarts=3, seed=2)
+    other = pdgd(model, x, labels, steps=60, restarts=3, seed=2)
     assert not torch.equal(more, other)
-    again = pdpgd(model, x, labels, norm="l2", steps=60, restarts=3, seed=1)
+    again = pdgd(model, x, labels, steps=60, restarts=3, seed=1)
     assert torch.equal(more, again)
-    moved = pdpgd(model, x, labels, norm="l2", steps=60, restarts=3, seed=1, sample_ids=torch.arange(100, 100 + len(x)))
+    moved = pdgd(model, x, labels, steps=60, restarts=3, seed=1, sample_ids=torch.arange(100, 100 + len(x)))
     assert not torch.equal(more, moved)
 
 
