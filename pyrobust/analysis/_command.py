@@ -1,4 +1,4 @@
-"""The commands ``analyse …``: options in, a live display, a folder with a page out."""
+"""What every command ``analyse …`` does: shared options in, a live display, a folder with a page out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Table as Grid
 from torch import nn
 
 from pyrobust._checks import check_inputs, check_labels
-from pyrobust.analysis.page import Section, write_page
+from pyrobust.analysis.page import Section, Table, write_page
 from pyrobust.analysis.session import Session
 from pyrobust.analysis.work import Progress, Work
 from pyrobust.data import Data, load
@@ -124,7 +126,7 @@ def _analyse(
         manifest = {
             "settings": {
                 "analysis": what,
-                "options": {key: str(value) for key, value in options.items()},
+                "options": {key: str(value) for key, value in options.items() if value is not None},
                 "model_sha256": hash_model(network),
                 "data_sha256": hash_tensors([("inputs", inputs), ("labels", labels)]),
                 "samples": len(labels),
@@ -149,8 +151,18 @@ def _analyse(
     subtitle = f"pyrobust {kept['environment']['pyrobust']} · {date(kept['started'])}"
     page = write_page(folder, heading, made, _setting_rows(kept, name, source.name), kept["environment"], subtitle)
     for section in made:
-        console.print(f"[bold]{escape(section.title)}[/bold]: {escape(section.text)}", highlight=False)
+        if section.table is not None:
+            _print_table(console, section.title, section.table)
     console.print(f"page: [bold]{os.fspath(page)}[/bold]", soft_wrap=True)
+
+
+def _print_table(console: Console, title: str, table: Table) -> None:
+    shown = Grid(box=box.SIMPLE_HEAD, title=escape(title), title_justify="left", title_style="bold", show_edge=False)
+    for number, column in enumerate(table.columns):
+        shown.add_column(escape(column), justify="right" if number else "left")
+    for row in table.rows:
+        shown.add_row(*map(escape, row))
+    console.print(shown)
 
 
 def _setting_rows(manifest: Mapping[str, Any], model: str, data: str) -> list[tuple[str, str]]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds, Norm, check_bounds, check_logits, norm_name
-from pyrobust.attacks._common import Model, logits_and_grad, undisturbed
+from pyrobust._checks import Bounds, Norm, check_logits, norm_name
+from pyrobust.analysis._noise import check_noise, noise_images, unbounded_radius
+from pyrobust.analysis.work import Work, joined
+from pyrobust.attacks._common import Model, check_count, check_number, check_positive, logits_and_grad, undisturbed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _EXPONENTS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 
@@ -28,6 +33,17 @@ class FoolingCurve(NamedTuple):
     eps: Tensor
     success: Tensor
     margin: Tensor
+
+    def plot(self, name: str = "") -> Figure:
+        """Success rate and margin over eps; :func:`plot_fooling_curves` draws several curves."""
+        return plot_fooling_curves({name: self})
+
+
+def plot_fooling_curves(curves: Mapping[str, FoolingCurve]) -> Figure:
+    """Two panels, success rate and margin over eps, a line for each name (seed 000, fig. 9)."""
+    from pyrobust.analysis._draw_fooling import draw_curves
+
+    return draw_curves(curves)
 
 
 def fooling_images(
@@ -67,15 +83,14 @@ def fooling_images(
     Source: seed 000, §6.1 and fig. 8, which leaves the norm of a step open; Nguyen et al. 2015.
     """
     exponent = _EXPONENTS[norm_name(norm, tuple(_EXPONENTS))]
-    bounds = _check_noise(noise, bounds)
+    bounds = check_noise(noise, bounds)
     if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.ndim != 1 or not len(targets):
         raise ValueError("targets: expected an int64 tensor of shape (N,), N >= 1")
-    _check_steps(steps)
-    if not 0 < step_size < math.inf:
-        raise ValueError(f"step_size: expected a finite number > 0, got {step_size!r}")
+    check_count(steps=steps)
+    check_positive(step_size=step_size)
     ids = torch.arange(len(targets), device=targets.device)
-    images = _noise(ids, shape, noise, dtype, seed)
-    start, anywhere = images.clone(), _diameter(images, bounds)
+    images = noise_images(ids, shape, noise, dtype, seed)
+    start, anywhere = images.clone(), unbounded_radius(images, bounds)
     with undisturbed(model):
         with torch.no_grad():
             classes = check_logits(model(images), len(images))
@@ -101,6 +116,7 @@ def fooling_curve(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    work: Work | None = None,
 ) -> FoolingCurve:
     """How often, and how surely, sign gradient steps within ‖x − x₀‖∞ ≤ eps turn noise x₀ into each class.
 
@@ -116,6 +132,7 @@ def fooling_curve(
         bounds: (low, high) of the images.
         dtype, device: of the images.
         seed: of the noise; image i depends on (seed, i) alone.
+        work: progress and resume.
 
     Returns:
         FoolingCurve.
@@ -127,21 +144,21 @@ def fooling_curve(
         one forward pass.
     Source: seed 000, §6.1 and fig. 9; the threshold 0.5 is that of Goodfellow 2015.
     """
-    bounds = _check_noise(noise, bounds)
+    bounds = check_noise(noise, bounds)
     budgets = [float(value) for value in eps]
     if not budgets or not all(0 <= value < math.inf for value in budgets):
         raise ValueError(f"eps: expected finite numbers >= 0, got {eps!r}")
-    _check_steps(steps)
-    for name, value in (("samples", samples), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: expected a value in [0, 1], got {threshold!r}")
-    hits = torch.zeros(len(budgets), dtype=torch.float64, device=device)
-    margins, trials = hits.clone(), 0
-    with undisturbed(model):
-        for start, targets in _trials(model, samples, shape, noise, batch_size, dtype, device, seed):
-            trials += len(targets)
+    check_count(samples=samples, steps=steps, batch_size=batch_size)
+    check_number("threshold", threshold, 0, 1)
+
+    def compute(ids: Tensor) -> dict[str, Tensor]:
+        start = noise_images(ids, shape, noise, dtype, seed)
+        with torch.no_grad():
+            classes = check_logits(model(start), len(start))
+        hits = torch.zeros(len(budgets), dtype=torch.float64, device=device)
+        margins = hits.clone()
+        for target in range(classes):
+            targets = torch.full_like(ids, target)
             first = _ascent(model, start, targets)
             for i, budget in enumerate(budgets):
                 step_size = budget if steps == 1 else 2.5 * budget / steps
@@ -155,33 +172,15 @@ def fooling_curve(
                 at_target = probs.gather(1, targets.unsqueeze(1)).squeeze(1)
                 hits[i] += ((probs.argmax(1) == targets) & (at_target >= threshold)).sum()
                 margins[i] += (top[:, 0] - top[:, 1]).sum()
-    return FoolingCurve(torch.tensor(budgets, dtype=torch.float64), hits.cpu() / trials, margins.cpu() / trials)
+        trials = torch.tensor([classes * len(ids)], dtype=torch.float64)
+        return {"hits": hits.unsqueeze(0), "margins": margins.unsqueeze(0), "trials": trials}
 
-
-def _trials(
-    model: Model,
-    samples: int,
-    shape: Sequence[int],
-    noise: Bounds,
-    batch_size: int,
-    dtype: torch.dtype,
-    device: torch.device | str,
-    seed: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of noise, each with each class."""
-    for ids in torch.arange(samples, device=device).split(batch_size):
-        start = _noise(ids, shape, noise, dtype, seed)
-        with torch.no_grad():
-            classes = check_logits(model(start), len(start))
-        for target in range(classes):
-            yield start, torch.full_like(ids, target)
-
-
-def _noise(ids: Tensor, shape: Sequence[int], noise: Bounds, dtype: torch.dtype, seed: int) -> Tensor:
-    low, high = noise
-    like = torch.empty((len(ids), *shape), dtype=dtype, device=ids.device)
-    unit = ops.sample_lp_ball(like, math.inf, 0.5 * (high - low), seed=seed, sample_ids=ids)
-    return unit.add_(0.5 * (low + high)).clamp_(low, high)
+    with undisturbed(model):
+        parts = torch.arange(samples, device=device).split(batch_size)
+        name = f"fooling curve, {steps} step{'s' if steps > 1 else ''}"
+        found = {key: values.sum(0) for key, values in joined((work or Work()).map(name, parts, compute)).items()}
+    success, margin = found["hits"] / found["trials"], found["margins"] / found["trials"]
+    return FoolingCurve(torch.tensor(budgets, dtype=torch.float64), success, margin)
 
 
 def _ascent(model: Model, images: Tensor, targets: Tensor) -> Tensor:
@@ -192,24 +191,3 @@ def _ascent(model: Model, images: Tensor, targets: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(targets, logits.shape[1]) - probs
 
     return logits_and_grad(model, images, seed_at)[1]
-
-
-def _diameter(images: Tensor, bounds: Bounds) -> float:
-    """A radius that no ball around a point of the box can bind at, in any norm."""
-    return (bounds[1] - bounds[0]) * images[0].numel()
-
-
-def _check_noise(noise: Bounds, bounds: Bounds) -> Bounds:
-    low, high = check_bounds(bounds)
-    try:
-        inner = check_bounds(noise)
-    except ValueError as error:
-        raise ValueError(f"noise: expected finite low < high, got {noise!r}") from error
-    if inner[0] < low or inner[1] > high:
-        raise ValueError(f"noise: expected a range inside bounds {bounds}, got {noise!r}")
-    return low, high
-
-
-def _check_steps(steps: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: expected an integer >= 1, got {steps!r}")

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from pyrobust._files import write_atomically
-from pyrobust.analysis.slider import Slider
+from pyrobust.analysis.slider import REM, Slider
 from pyrobust.analysis.work import slug
 
 if TYPE_CHECKING:
@@ -86,14 +86,16 @@ def write_page(
     shown = []
     for name, section in zip(names, sections, strict=True):
         picture = slider = ""
+        width = 0.0
         if section.figure is not None:
+            width = section.figure.get_figwidth() * REM
             with styled():
                 content = png(section.figure)
                 picture = svg_uri(section.figure)
             _write(folder / f"{name}.png", content)
         if section.slider is not None:
             slider = section.slider.html(name)
-        shown.append({"section": section, "picture": picture, "slider": slider})
+        shown.append({"section": section, "picture": picture, "width": width, "slider": slider})
     data = {name: plain(section.data) for name, section in zip(names, sections, strict=True) if section.data}
     write_json(folder / SUMMARY, {"environment": dict(environment or {}), **data})
     page = _template().render(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 90  # of frames: a page holds many
+REM = 7.5  # of the page, an inch of a figure: text in figures is a little smaller than that around them
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class Slider:
 
         with styled():
             uris = [png_uri(f if isinstance(f, bytes) else png(f, DPI)) for f in self.frames]
+        width = max((f.get_figwidth() * REM for f in self.frames if not isinstance(f, bytes)), default=36)
         values, sources = (json.dumps(list(part)).replace("<", "\\u003c") for part in (self.values, uris))
         return (
-            f'<figure class="slider"><img id="{name}-frame" src="{uris[self.start]}" alt="{escape(self.label)}">'
+            f'<figure class="slider"><img id="{name}-frame" style="width: {width:.1f}rem; max-width: 100%" '
+            f'src="{uris[self.start]}" alt="{escape(self.label)}">'
             f'<p><label for="{name}-range">{escape(self.label)}</label> '
             f'<input id="{name}-range" type="range" min="0" max="{len(uris) - 1}" step="1" value="{self.start}"> '
             f'<output id="{name}-value">{escape(self.values[self.start])}</output></p></figure>\n'

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pyrobust import ops
-from pyrobust.analysis import fooling_curve, fooling_images, softmax_temperature
+from pyrobust.analysis import fooling_curve, fooling_images, plot_fooling_curves, softmax_temperature
+from pyrobust.analysis.work import Work
 
 SHAPE = (1, 4, 4)
 EPS = (0.0, 0.05, 0.3, 1.0)
@@ -193,3 +194,27 @@ def test_the_temperature_gives_the_median_confidence(confidence):
 def test_temperatures_that_do_not_exist_are_named(logits, confidence, message):
     with pytest.raises(ValueError, match=message):
         softmax_temperature(logits, confidence)
+
+
+# ---- figures ----
+
+
+def test_the_curves_are_drawn():
+    pytest.importorskip("matplotlib")
+    model = network().eval()
+    curve = fooling_curve(model, SHAPE, EPS, samples=10)
+    for figure in (curve.plot(), curve.plot("net"), plot_fooling_curves({"net": curve, "twice": curve})):
+        success, margin = figure.axes
+        assert success.lines[0].get_ydata().tolist() == (100 * curve.success).tolist()
+        assert margin.lines[-1].get_ydata().tolist() == curve.margin.tolist()
+    assert [text.get_text() for text in success.get_legend().get_texts()] == ["net", "twice"]
+    assert curve.plot().axes[0].get_legend() is None
+
+
+def test_parts_are_kept(tmp_path):
+    model, seen = network().eval(), []
+    options = {"samples": 10, "batch_size": 4}
+    first = fooling_curve(model, SHAPE, EPS, work=Work(tmp_path, lambda p: seen.append((p.done, p.resumed))), **options)
+    again = fooling_curve(model, SHAPE, EPS, work=Work(tmp_path, lambda p: seen.append((p.done, p.resumed))), **options)
+    assert seen == [(0, 0), (4, 0), (8, 0), (10, 0), (0, 0), (4, 4), (8, 8), (10, 10)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

@@ -1,0 +1,109 @@
+"""The largest singular values of maps that are known by their products alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrobust import ops
+
+Product = Callable[[Tensor], Tensor]
+
+
+class SingularTriples(NamedTuple):
+    """Of N maps A, the k largest, in float64.
+
+    Attributes:
+        values: (N, k), descending; each is at most the singular value of its rank.
+        inner: (N, k, d) unit vectors of the space that A maps from.
+        outer: (N, k, D) unit vectors of the space that A maps to.
+        residuals: (N, k): ‖Aᵀu − σ v‖₂; some singular value is within it of σ.
+        exhausted: (N,) bool: products by A and Aᵀ lead from the start nowhere else, so that the largest value is exact.
+        steps: products by A, and by Aᵀ, that were made.
+    """
+
+    values: Tensor
+    inner: Tensor
+    outer: Tensor
+    residuals: Tensor
+    exhausted: Tensor
+    steps: int
+
+
+def largest_singular(
+    product: Product, transposed: Product, start: Tensor, k: int, tolerance: float, steps: int
+) -> SingularTriples:
+    """A V = U B, Aᵀ U = V Bᵀ + β v eᵀ with B upper bidiagonal: the singular values of B tend to the largest of A.
+
+    Golub–Kahan–Lanczos bidiagonalisation, every vector orthogonalised twice against all before it. Of all methods that know
+    A by products it needs the fewest: its space holds every iterate of the power method (seed 004, eq. 6) from the same
+    start. A singular value that A has several times is found once until its space is used up; then a random direction is
+    taken in.
+
+    Args:
+        product: A, from (N, d) to (N, D).
+        transposed: Aᵀ, from (N, D) to (N, d).
+        start: (N, d) rows that are not zero, in the dtype in which A is applied; d should be the smaller side.
+        k: how many, at most min(d, D).
+        tolerance: ends when every residual of the k is below this times the largest value; 0: goes on to the end.
+        steps: at most; d steps are exact.
+
+    Cost: a product by A and one by Aᵀ a step, beside which O((d + D) · steps²).
+    Source: Golub and Van Loan 2013, §10.4; Simon 1984 for the orthogonalisation.
+    """
+    count, side = start.shape
+    steps = min(steps, side)
+    limit = max(start.shape[1], 16) * torch.finfo(start.dtype).eps  # below it, a vector is rounding
+    noise = torch.Generator().manual_seed(0)
+    inner = start.new_zeros(count, steps, side, dtype=torch.float64)
+    small = inner.new_zeros(count, steps, steps)
+    v, _ = _unit(start.double())
+    scale = inner.new_zeros(count)
+    beta, outer, exhausted = scale, inner, scale.bool()
+    for step in range(steps):
+        inner[:, step] = v
+        p = product(v.to(start.dtype)).double()
+        if step == 0:
+            outer = inner.new_zeros(count, steps, p.shape[1])
+        u, alpha = _fresh(p, outer[:, :step], limit * scale, noise)
+        outer[:, step], small[:, step, step] = u, alpha
+        if step > 0:
+            small[:, step - 1, step] = beta
+        scale = torch.maximum(scale, torch.maximum(alpha, beta))
+        r = transposed(u.to(start.dtype)).double()
+        v, beta = _fresh(r, inner[:, : step + 1], limit * scale, noise)
+        exhausted |= (alpha == 0) | (beta == 0)
+        done = step + 1
+        if done >= k:
+            left, values, right = torch.linalg.svd(small[:, :done, :done])
+            residuals = beta.unsqueeze(1) * left[:, -1, :k].abs()
+            if done == steps or bool((residuals < tolerance * values[:, :1]).all()):
+                break
+    vectors = right[:, :k] @ inner[:, :done], left[:, :, :k].mT @ outer[:, :done]
+    return SingularTriples(values[:, :k], *vectors, residuals, exhausted, done)
+
+
+def _fresh(z: Tensor, basis: Tensor, floor: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The direction of the part of z that is orthogonal to the basis, and its length; a random direction and 0 where
+    nothing but rounding is left of it."""
+    rest, length = _unit(_orthogonal(z, basis))
+    lost = length <= floor
+    if bool(lost.any()):
+        other = torch.randn(z.shape, generator=noise, dtype=z.dtype).to(z.device)
+        rest = torch.where(lost.unsqueeze(1), _unit(_orthogonal(other, basis))[0], rest)
+        length = length.masked_fill(lost, 0)
+    return _unit(_orthogonal(rest, basis))[0], length
+
+
+def _orthogonal(z: Tensor, basis: Tensor) -> Tensor:
+    for _ in range(2):  # rounding leaves of the first time what the second removes
+        z = z - (basis.mT @ (basis @ z.unsqueeze(2))).squeeze(2)
+    return z
+
+
+def _unit(z: Tensor) -> tuple[Tensor, Tensor]:
+    step = ops.power_iteration_step(z, 2.0)
+    return step.direction, step.value

@@ -1,0 +1,132 @@
+"""``pyrobust analyse …``: from options to a folder, killed and resumed, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from commands import error_of, run
+
+from pyrobust.analysis.page import PAGE, SUMMARY
+from pyrobust.analysis.work import PARTS
+from pyrobust.models import fit, save_weights, small_cnn
+
+COMMANDS = ("linear", "spectrum", "linearity", "activations", "filters", "fooling", "transfer")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a small CNN that has seen a little of the digits."""
+    from pyrobust.data import digits
+
+    inputs, labels = digits().train
+    path = tmp_path_factory.mktemp("runs") / "short" / "weights.safetensors"
+    path.parent.mkdir()
+    save_weights(fit(small_cnn(0), inputs[:300], labels[:300], epochs=3), path)
+    return path
+
+
+@pytest.fixture
+def model(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    return ["--model", "small_cnn", "--weights", str(weights), "--samples", "12", "--out", "out"]
+
+
+def test_every_command_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        assert run("analyse", command, "--help") == 0
+        shown = capsys.readouterr().out
+        assert "--samples" in shown
+        assert ("--weights" in shown) == (command != "linear"), "the linear one works on the data alone"
+
+
+def test_a_run_leaves_numbers_pictures_and_a_page(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("analyse", "activations", *model, "--points", "3", "--attack-steps", "5") == 0
+    assert f"page: out/{PAGE}" in capsys.readouterr().out
+    page = Path("out", PAGE).read_text(encoding="utf-8")
+    assert "Activations: small_cnn on digits" in page
+    assert "attack steps</td><td>5" in page
+    assert "reach" not in page.partition("Settings and environment")[2].partition("command")[0], "not given, not listed"
+    summary = json.loads(Path("out", SUMMARY).read_text())
+    assert set(summary) > {"environment", "activations-in-common"}
+    assert Path("out", "activations-in-common.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_resumed_run_computes_only_what_is_missing(
+    model: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("analyse", "fooling", *model, "--trials", "4", "--batch-size", "2")
+    assert run(*options) == 0
+    whole = json.loads(Path("out", SUMMARY).read_text())
+    kept = sorted(Path("out", PARTS).rglob("*.pt"))
+    assert len(kept) == 4  # two batches of noise, for one step and for several
+    kept[0].unlink()
+    before = [path.stat().st_mtime_ns for path in kept[1:]]
+    assert "is not empty" in error_of(capsys, *options)
+    assert run(*options, "--resume") == 0
+    assert [path.stat().st_mtime_ns for path in kept[1:]] == before
+    assert kept[0].exists()
+    assert json.loads(Path("out", SUMMARY).read_text()) == whole
+    assert "options was" in error_of(capsys, *options[:-4], "--trials", "5", "--batch-size", "2", "--resume")
+
+
+def test_an_interruption_tells_how_to_go_on(
+    model: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyrobust.analysis import work
+
+    def interrupted(path: Path, result: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "_write", interrupted)
+    assert run("analyse", "fooling", *model, "--trials", "4") == 130
+    assert "--out out --resume goes on" in capsys.readouterr().err
+
+
+def test_transfer_against_a_trained_network(model: list[str], weights: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_weights(small_cnn(1), other)
+    against = ["--against", f"small_cnn={weights}", "--against", f"small_cnn={other}"]
+    assert run("analyse", "transfer", *model, *against, "--steps", "3") == 0
+    page = Path("out", PAGE).read_text(encoding="utf-8")
+    assert "<td>short</td>" in page  # named after the folder of its run
+    assert "<td>other</td>" in page  # or after the file
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["spectrum", "--resume"], "--resume needs --out"),
+        (["spectrum", "--samples", "0"], "--samples: expected at least 1, got 0"),
+        (["spectrum", "--weights", "w"], "--model is missing"),
+        (["spectrum", "--data", "elsewhere.npz"], "elsewhere.npz"),
+        (["linear", "--classes", "7"], "--classes: expected two classes such as 7,9, got '7'"),
+        (["linear", "--loss", "square"], "loss"),
+        (["transfer", "--against", "lenet5"], "--against: expected NETWORK=WEIGHTS, got 'lenet5'"),
+        (["fooling", "--steps", "1"], "steps: expected an integer >= 2"),
+        (["linear", "--model", "mlp"], "No such option"),
+        ([], "Missing command"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message.lower() in error_of(capsys, "analyse", *options).lower()
+
+
+def test_the_default_model_is_for_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8).numpy()
+    np.savez("tiny.npz", x_test=images, y_test=np.arange(4))
+    assert "--model is missing" in error_of(capsys, "analyse", "spectrum", "--data", "tiny.npz")
