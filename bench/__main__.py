@@ -1,4 +1,4 @@
-"""``python -m bench kernels|attacks|suite|strength|training``: tables on screen, JSON in bench/results/."""
+"""``python -m bench kernels|attacks|suite|strength|training|analysis``: tables on screen, JSON in bench/results/."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", choices=("kernels", "attacks", "suite", "strength", "training"))
+    parser.add_argument("what", choices=("kernels", "attacks", "suite", "strength", "training", "analysis"))
     parser.add_argument(
         "--smoke", action="store_true", help="tiny sizes: does it run; the figures mean nothing, and are not kept"
     )
@@ -26,11 +26,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--rounds",
         type=int,
         default=0,
-        help="interleaved rounds (default: 2 with --smoke, else 10 for kernels, 7 for attacks, 5 for suite and training)",
+        help="interleaved rounds (default: 2 with --smoke, else 10 for kernels, 7 for attacks, 5 for the others)",
     )
     kernels = parser.add_argument_group("kernels")
     kernels.add_argument("--dtype", choices=("float32", "float64", "float16", "bfloat16"), default="float32")
-    kernels.add_argument("--only", default="", help="ops (or attacks, or objectives) whose name contains this")
+    kernels.add_argument("--only", default="", help="ops (or attacks, objectives, analyses) whose name contains this")
     kernels.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes most of the time")
     attacks = parser.add_argument_group("attacks")
     attacks.add_argument("--steps", type=int, default=0, help="of the wall-time race (default 100, of suite 10)")
@@ -79,6 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
         from bench import training
 
         content |= training.run(device, smoke=args.smoke, rounds=args.rounds, only=args.only)
+    elif args.what == "analysis":
+        from bench import analysis
+
+        content |= analysis.run(device, smoke=args.smoke, rounds=args.rounds, only=args.only)
     elif args.what == "suite":
         from bench import suite
 

@@ -87,10 +87,11 @@ def command(name: str, text: str, body: Callable[[Run], tuple[str, Numbers]], ar
 
 @dataclass
 class Curve:
-    """What ``measure`` says of a network after every epoch of its training, an entry of ``values`` an epoch."""
+    """What ``measure`` says of a network after every epoch of its training, a number or a list of them: an entry of ``values`` an
+    epoch."""
 
-    measure: Callable[[nn.Module], float]
-    values: list[float] = field(default_factory=list)
+    measure: Callable[[nn.Module], float | list[float]]
+    values: list[Any] = field(default_factory=list)
 
 
 def trained(
