@@ -1,4 +1,4 @@
-"""What a classifier's robustness rests on: linear geometry in closed form, fooling images, confidence scales."""
+"""What a classifier's robustness rests on: linear geometry, Jacobian spectra, local linearity, activations, pictures."""
 
 from pyrobust.analysis.activations import CellSizes, SharedActivations, cell_sizes, shared_activations
 from pyrobust.analysis.alignment import Alignment, alignment, reinitialised
