@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model
+from pyrobust.attacks._common import Model
 from pyrobust.attacks._stages import BY_L1, Stage
 from pyrobust.attacks.ddn import ddn
 from pyrobust.attacks.pdgd import pdgd
@@ -26,7 +26,6 @@ class Runner:
 
     Attributes:
         ranked: int64 (K, N): the classes by their logits at the input, the label last; where ``targeted`` none is read.
-        watch: the callback of an attack in the norm given.
     """
 
     model: Model
@@ -39,7 +38,6 @@ class Runner:
     seed: int
     sample_ids: Tensor
     ranked: Tensor
-    watch: Callable[[str], Callback]
 
     def points(self, stage: Stage, best: Tensor) -> Tensor:
         """The points that a stage finds; those of BY_L1 are still to be made sparse.
@@ -75,7 +73,7 @@ class Runner:
             options["norm"] = norm
         options = {
             "labels": self.labels, "targeted": self.targeted, "steps": steps, "bounds": self.bounds, "seed": self.seed,
-            "sample_ids": self.sample_ids, "callback": self.watch(norm), **options,
+            "sample_ids": self.sample_ids, **options,
         }  # fmt: skip
         return attack(self.model, self.inputs, **options)
 

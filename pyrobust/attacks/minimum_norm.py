@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -29,10 +29,11 @@ class MinimumNorms:
         gradients, forwards: spent on each sample.
         stages: names of the stages that ran, in order.
         stage: int64 (N,): which of them found ``adv``; -1: none.
-        gain: (N,) in [0, 1]: by what share the last three tenths of the budget lowered the norm found until then.
-        converged: (N,) bool: something was found, and ``gain`` is below 1 %. A hint, not a proof: on two MNIST networks,
-            doubling a budget of 1000 lowered the norm of one such sample in nine by more than 1 %, against one in five of
-            the others.
+        agreeing: int64 (N,): how many starts, each by itself, led to a point within 2 % of ``norms``. Stages that go on from
+            the nearest point are none.
+        converged: (N,) bool: at least three did, or the input is misclassified. Strong evidence, not a proof: on three MNIST
+            networks in linf, l2 and l1, another thousand gradients lowered the norm of 1 % of such samples by more than
+            1 %, and that of 17 % of the others. Budgets with fewer than three starts tell nothing.
     """
 
     adv: Tensor
@@ -41,12 +42,11 @@ class MinimumNorms:
     forwards: int
     stages: tuple[str, ...]
     stage: Tensor
-    gain: Tensor
+    agreeing: Tensor
     converged: Tensor
 
 
-_LATE = 0.7  # of the budget: what comes after it is late
-_CONVERGED = 0.01
+_AGREEING, _WITHIN = 3, 0.02  # starts that agree, and how closely
 _BISECTIONS = 10  # to a thousandth of the perturbation
 
 
@@ -130,9 +130,9 @@ def minimum_norm(
     with undisturbed(model, eval_mode), counted(model) as (watched, spent):
         clean = clean_logits(watched, inputs, labels)
         nearest = Nearest(inputs, is_adversarial(clean, labels, targeted))
-        early: Tensor | None = None  # the distances found until it got late
         won = torch.full_like(labels, -1)
         names: list[str] = []
+        found: list[Tensor] = []  # by start
 
         def offer(points: Tensor) -> Tensor:
             with torch.no_grad():
@@ -148,25 +148,17 @@ def minimum_norm(
             drop_groups(watched, inputs, labels, own, grouping, bounds, targeted)
             return own.adv
 
-        def watch(to: str) -> Callback:
-            def note(_: int, state: Any) -> None:
-                nonlocal early
-                if early is None and spent.gradients >= _LATE * budget * samples:
-                    early = nearest.distance
-                    if to == name:  # else the attack's distances are in another norm
-                        early = torch.minimum(early, state.best_distance)
-
-            return note
-
         ranked = clean if targeted else clean.scatter(1, labels.unsqueeze(1), -math.inf)
         ranked = ranked.argsort(dim=1, descending=True, stable=True).T
-        runner = Runner(watched, inputs, labels, name, grouping, targeted, bounds, seed, sample_ids, ranked, watch)
+        runner = Runner(watched, inputs, labels, name, grouping, targeted, bounds, seed, sample_ids, ranked)
         for stage in plan(name, budget, 1 if targeted else len(ranked) - 1):
             before = nearest.distance
             points = runner.points(stage, nearest.adv)
             if name == "l0" and stage.name == BY_L1:
                 points = sparsest(points)
             state = SearchState(points, offer(points), nearest.adv, nearest.distance)
+            if stage.name != "refine":
+                found.append(distance_of(points).masked_fill(~state.adversarial, math.inf))
             won = torch.where(nearest.distance < before, len(names), won)
             names.append(stage.name)
             if callback is not None and callback(len(names) - 1, state):
@@ -182,8 +174,7 @@ def minimum_norm(
     if not return_info:
         return nearest.adv
     norms = nearest.distance.double()
-    before = torch.full_like(norms, math.inf) if early is None else early
-    gain = torch.where(norms > 0, 1 - norms / before, 0.0).clamp_(0, 1).nan_to_num_(1.0)
+    agreeing = sum((distance <= (1 + _WITHIN) * norms for distance in found), torch.zeros_like(labels))
     return MinimumNorms(
         adv=nearest.adv,
         norms=norms,
@@ -191,8 +182,8 @@ def minimum_norm(
         forwards=spent.forwards // samples,
         stages=tuple(names),
         stage=won,
-        gain=gain,
-        converged=norms.isfinite() & (gain < _CONVERGED),
+        agreeing=agreeing.masked_fill_(norms.isinf(), 0),
+        converged=norms.isfinite() & ((agreeing >= _AGREEING) | (norms == 0)),
     )
 
 

@@ -71,8 +71,10 @@ def test_what_it_tells_is_what_it_did(norm):
     assert (found.stage[1:] >= 0).all()
     assert (found.stage < len(found.stages)).all()
     assert found.stages[-1] == "polish"
-    assert ((found.gain >= 0) & (found.gain <= 1)).all()
-    assert torch.equal(found.converged, found.gain < 0.01)
+    assert (found.agreeing >= 0).all()
+    assert (found.agreeing < len(found.stages)).all()
+    assert torch.equal(found.converged[1:], found.agreeing[1:] >= 3)
+    assert found.converged[0]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -84,6 +86,15 @@ def test_every_start_is_gone_on_from(norm):
     assert found.gradients >= 1000 - 2 * len(found.stages)
 
 
+def test_starts_agree_on_a_linear_model():
+    model, x, labels = models.two_sided(False)
+    for norm in ("linf", "l2", "l1"):  # one boundary, so every start leads to the same norm
+        found = minimum_norm(model, x, labels, norm=norm, budget=1000, return_info=True)
+        assert found.converged.all()
+        few = minimum_norm(model, x, labels, norm=norm, budget=100, return_info=True)
+        assert not few.converged.any()
+
+
 def test_nothing_found_is_told():
     x = models.inputs()
     labels = torch.zeros(len(x), dtype=torch.int64)
@@ -93,6 +104,7 @@ def test_nothing_found_is_told():
     assert found.norms.isinf().all()
     assert (found.stage == -1).all()
     assert not found.converged.any()
+    assert (found.agreeing == 0).all()
 
 
 @each_norm
