@@ -13,7 +13,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Model
-from pyrobust.attacks._stages import BY_L1, Stage
+from pyrobust.attacks._stages import Stage
 from pyrobust.attacks.ddn import ddn
 from pyrobust.attacks.pdgd import pdgd
 from pyrobust.attacks.pdpgd import pdpgd
@@ -40,12 +40,12 @@ class Runner:
     ranked: Tensor
 
     def points(self, stage: Stage, best: Tensor) -> Tensor:
-        """The points that a stage finds; those of BY_L1 are still to be made sparse.
+        """The points that a stage finds, nearest in its norm.
 
         Args:
             best: like the inputs, the nearest points so far.
         """
-        norm, restarts = self.norm, {"restarts": stage.restarts}
+        norm, restarts = stage.norm or self.norm, {"restarts": stage.restarts}
         match stage.name:
             case "ddn":
                 return self._call(ddn, norm, stage.steps, **restarts)
@@ -57,8 +57,6 @@ class Runner:
                 return self._call(pdpgd, norm, stage.steps, labels=self.ranked[stage.rank].contiguous(), targeted=True)
             case "refine":
                 return self._call(pdgd if norm == "l2" else pdpgd, norm, stage.refine, starts=best)
-            case _ if norm == "l0" and stage.name == BY_L1:
-                return self._call(pdpgd, "l1", stage.steps, **restarts)
         start: dict[str, Tensor] = {"starts": self._mixed(stage)} if stage.mix else {}
         if stage.name == "pdpgd":
             return self._call(pdpgd, norm, stage.steps, **restarts)

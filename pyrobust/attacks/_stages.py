@@ -27,6 +27,8 @@ class Stage(NamedTuple):
         draw: from 0 on: tells the noise of stages apart.
         rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label.
         mix: share of noise in the points to start at; 0: the input.
+        norm: in which the run from the start minimises, where it is not the one of the search: "l1" in l0, whose points are
+            then made sparse.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Stage(NamedTuple):
     draw: int = 0
     rank: int = 0
     mix: float = 0.0
+    norm: str | None = None
 
     @property
     def cost(self) -> int:
@@ -43,10 +46,8 @@ class Stage(NamedTuple):
         return self.steps * self.restarts + self.refine
 
 
-BY_L1 = "pdpgd_l1"  # in the search for the l0 norm: that attack in l1
-
 # Up to these budgets, shares of the attacks that are good within few steps. The primal-dual attack goes further where it has
-# the steps to explore classes and starts. In l0, where pixels are often black or white, the sparsest points come from l1.
+# the steps to explore classes and starts.
 _SHARES: dict[str, dict[float, dict[str, float]]] = {
     "linf": {249: {"pdpgd": 1.0}},
     "l2": {149: {"ddn": 0.5, "noise": 0.5}, 249: {"ddn": 0.35, "noise": 0.3, "refine": 0.35}},
@@ -55,19 +56,24 @@ _SHARES: dict[str, dict[float, dict[str, float]]] = {
         199: {"sigma_zero": 1.0},
         299: {"pdpgd": 1.0},
         749: {"sigma_zero": 0.3, "pdpgd": 0.7},
-        math.inf: {"pdpgd": 0.4, "sigma_zero": 0.3, BY_L1: 0.3},
     },
 }
+# Before the starts. In l0 these are searched from in l1: where pixels are often black or white, the sparsest points come
+# from there.
+_BEFORE: dict[str, dict[str, float]] = {"l0": {"pdpgd": 0.4, "sigma_zero": 0.25}}
+_IN = {"l0": "l1"}
 
 
 class _Starts(NamedTuple):
     """Starts of a norm: the share of the budget of one run from a start, the norms whose points are started from, the one
-    of them that starts from noise as well (or none), and the shares of noise in the images that are started from."""
+    of them that starts from noise as well (or none), the shares of noise in the images that are started from, and whether
+    another class is aimed at."""
 
     unit: float
     norms: tuple[str, ...]
     noisy: str | None
     mixes: tuple[float, ...]
+    towards: bool = True
 
 
 # By the largest budget that they are for.
@@ -84,6 +90,7 @@ _STARTS: dict[str, dict[float, _Starts]] = {
         749: _Starts(0.1, ("linf",), None, (0.5,)),
         math.inf: _Starts(0.06, ("linf", "l2"), "linf", (0.5, 0.5, 0.75, 0.75)),
     },
+    "l0": {math.inf: _Starts(0.05, ("linf",), None, (0.5, 0.75), towards=False)},
 }
 _MIX = 0.5  # of noise, where an attack in another norm starts from it
 _DRAWS = 100  # a round has fewer stages
@@ -109,16 +116,21 @@ def plan(norm: str, budget: int, classes: int) -> list[Stage]:
             ]
             return [stage for stage in stages if stage.cost > 0]
     starts = next(starts for most, starts in _STARTS[norm].items() if budget <= most)
-    unit = int(starts.unit * budget / rounds)
-    stages = [stage for number in range(rounds) for stage in _round(number, starts, unit, classes)]
-    return [*stages, Stage("refine", 0, budget - sum(stage.cost for stage in stages))]
+    unit, before = int(starts.unit * budget / rounds), _BEFORE.get(norm, {})
+    stages = [Stage(name, int(share * budget / rounds), restarts=rounds) for name, share in before.items()]
+    stages += [
+        stage._replace(norm=_IN.get(norm))
+        for number in range(rounds)
+        for stage in _round(number, starts, unit, classes)
+    ]
+    return [*stages, Stage("refine", 0, budget - sum(stage.cost for stage in stages), norm=_IN.get(norm))]
 
 
 def _round(number: int, starts: _Starts, unit: int, classes: int) -> list[Stage]:
     """The first round starts from the input where it can, later ones from noise, and aim at further classes."""
     first = number == 0
     stages = [Stage("pdpgd", 2 * unit) if first else Stage("noise", 0, 2 * unit, mix=_MIX)]
-    if number + 1 < classes:
+    if starts.towards and number + 1 < classes:
         stages.append(Stage("towards", 2 * unit, rank=number + 1))
     stages += [Stage(f"pdpgd_{norm}", unit, unit, mix=0.0 if first else _MIX) for norm in starts.norms]
     if starts.noisy is not None:

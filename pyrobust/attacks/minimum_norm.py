@@ -16,7 +16,7 @@ from pyrobust.attacks._common import Callback, Model, check_call, check_count, c
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
 from pyrobust.attacks._runner import Runner
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
-from pyrobust.attacks._stages import BY_L1, plan
+from pyrobust.attacks._stages import plan
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ def minimum_norm(
 
     In linf, l2 and l1 a stage from 250 gradients on is a short run of :func:`pdpgd` that closes in from another start: the
     input, towards its two likeliest other classes; the points that it finds in other norms; images mixed with noise. The
-    last one refines the nearest point of all. In l0, from 750 on: :func:`pdpgd`, :func:`sigma_zero`, and :func:`pdpgd` in
-    l1, whose points are made as sparse as they can. Smaller budgets use what is good within few steps. Each further
-    thousand of ``budget`` is as many starts again, from noise and towards further classes (in l0 a restart of each attack,
-    and more steps of :func:`sigma_zero`).
+    last one refines the nearest point of all. In l0, from 750 on, :func:`pdpgd` and :func:`sigma_zero` come first, and the
+    runs from the starts minimise the l1 norm, after which their points are made as sparse as they can by forward passes.
+    Smaller budgets use what is good within few steps. Each further thousand of ``budget`` is as many starts again, from
+    noise and towards further classes.
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.
@@ -154,13 +154,13 @@ def minimum_norm(
         for stage in plan(name, budget, 1 if targeted else len(ranked) - 1):
             before = nearest.distance
             points = runner.points(stage, nearest.adv)
-            if name == "l0" and stage.name == BY_L1:
+            if stage.norm is not None:
                 points = sparsest(points)
             state = SearchState(points, offer(points), nearest.adv, nearest.distance)
             if stage.name != "refine":
                 found.append(distance_of(points).masked_fill(~state.adversarial, math.inf))
             won = torch.where(nearest.distance < before, len(names), won)
-            names.append(stage.name)
+            names.append(stage.name if stage.norm is None else f"{stage.name} in {stage.norm}")
             if callback is not None and callback(len(names) - 1, state):
                 break
         else:
