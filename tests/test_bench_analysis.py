@@ -25,7 +25,7 @@ def test_analysis(tmp_path: Path) -> None:
     assert {row["sweep"] for row in content["sweeps"]} == {"hinge", "softplus"}
     for row in content["sweeps"]:
         assert positive(row["seconds"], row["over_ours"]), row
-    assert max(row["excess"] for row in content["sweeps"] if row["by"] == "pyrobust") < 1e-3
+    assert max(row["excess"] for row in content["sweeps"]) < 1e-3, "times are compared at equal accuracy"
 
 
 @pytest.mark.parametrize("peer", analysis_peers.SPECTRA.values(), ids=analysis_peers.SPECTRA)

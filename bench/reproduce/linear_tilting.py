@@ -17,7 +17,8 @@ from bench.networks import CACHE
 from bench.reproduce import linear_tilting_report as reporting
 from bench.reproduce._common import Run, command
 from bench.reproduce._figures import DPI
-from pyrobust.analysis.sweep import LAMBDAS, Loss, Sweep, regularisation_sweep
+from pyrobust.analysis.geometry import Loss
+from pyrobust.analysis.sweep import LAMBDAS, Sweep, regularisation_sweep
 from pyrobust.analysis.work import Progress, Work
 from pyrobust.data import load
 from pyrobust.evaluation.plots import png, styled

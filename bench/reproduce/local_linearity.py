@@ -7,7 +7,6 @@ bench/.cache), measures them, and writes Markdown, JSON and figures to bench/res
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +17,11 @@ from bench.reproduce import linearity_report
 from bench.reproduce._common import Run, command
 from bench.reproduce.linearity_claims import Found, Mixed, Network
 from bench.reproduce.linearity_theorem import PAIRS, agreement
-from bench.reproduce.spectral_regularisation import Experiment
+from bench.reproduce.spectral_regularisation import Experiment, Networks
 from bench.reproduce.spectral_sizes import SIZES
 from pyrobust.analysis import adversarial_directions, cell_sizes, local_linearity, random_directions, shared_activations
 from pyrobust.analysis._noise import noise_images
 from pyrobust.analysis.alignment import Alignment, alignment, reinitialised
-from pyrobust.training import (
-    AdversarialTraining,
-    CrossEntropy,
-    Objective,
-    OperatorNorm,
-    SpectralNorm,
-    interpolation,
-)
 
 DISTANCES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # of ε*
 RADII = (0.01, 0.1, 0.5, 1.0)  # of ε*, of balls that reach beyond a cell
@@ -54,32 +45,6 @@ COUNTS = {
 }
 
 
-class Networks:
-    """Those of figure 3, and the mixes between the last two; the same objectives find the same files."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        size = experiment.size
-        standard = experiment.network("standard", lambda model: Objective(ce=CrossEntropy()))
-        self.star = experiment.smallest_fooling(standard)
-        adversarial = AdversarialTraining(self.star, "l2", size.steps)
-        spectral = OperatorNorm("l2", "l2", size.steps, eps=self.star)
-
-        def mixed(mix: float, weight: float) -> Callable[[nn.Module], Objective]:
-            return lambda model: interpolation(mix, (1.0, adversarial), (weight, spectral))
-
-        def by_weights(weight: float) -> Callable[[nn.Module], Objective]:
-            return lambda model: Objective(ce=CrossEntropy(), spectral_norm=(weight, SpectralNorm(model)))
-
-        robust = experiment.network("adversarial", mixed(0.0, 0.0))
-        target = experiment.clean(robust)
-        first_global, first_local = size.first
-        _, _, global_snr = experiment.match("global SNR", first_global, target, by_weights)
-        _, best, local_snr = experiment.match("d.d. SNR", first_local, target, lambda weight: mixed(1.0, weight))
-        self.methods = {"standard": standard, "adversarial": robust, "global SNR": global_snr, "d.d. SNR": local_snr}
-        between = {f"mix {mix:g}": experiment.network(f"mix {mix:g}", mixed(mix, best.weight)) for mix in size.mixes}
-        self.mixes = {"mix 0": robust, **between, "mix 1": local_snr}
-
-
 class Measures:
     """What is measured of each network, on the first test images."""
 
@@ -96,13 +61,14 @@ class Measures:
     def network(self, model: nn.Module) -> Network:
         few, some, many = self.counts.spectra, self.counts.linearity, self.counts.activations
         x = self.x[:few]
-        aligned = alignment(model, x, x + self.star * self.ascent(model, few), self.layer)
+        ascent = self.ascent(model, max(few, some, many))
+        aligned = alignment(model, x, x + self.star * ascent[:few], self.layer)
         x = self.x[:some]
-        directions = {"random": random_directions(x), "adversarial": self.ascent(model, some)}
+        directions = {"random": random_directions(x), "adversarial": ascent[:some]}
         linearity = local_linearity(model, x, directions, self.layer, distances=self.distances)
         x = self.x[:many]
         noise = noise_images(torch.arange(len(x), device=x.device), x.shape[1:], (0.0, 1.0), x.dtype, 0)
-        at_data = {"random": random_directions(x), "adversarial": self.ascent(model, many)}
+        at_data = {"random": random_directions(x), "adversarial": ascent[:many]}
         at_noise = {"random": random_directions(noise)}
         return Network(
             aligned,

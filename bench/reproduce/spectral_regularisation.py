@@ -128,42 +128,52 @@ class Experiment:
         return trials, nearest[1], nearest[2]
 
 
+class Networks:
+    """Those of figure 3, trained or taken from where they are kept, and the mixes between the second and the last.
+
+    Attributes:
+        star: ε*.
+        trials, weights: of the regularised ones by name: the constants tried, and the one taken.
+        methods, mixes: by name.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        size = experiment.size
+        standard = experiment.network("standard", lambda model: Objective(ce=CrossEntropy()))
+        self.star = experiment.smallest_fooling(standard)
+        adversarial = AdversarialTraining(self.star, "l2", size.steps)
+        # By differences of length ε*: the sum-of-squares form, which the paper found slightly more stable.
+        spectral = OperatorNorm("l2", "l2", size.steps, eps=self.star)
+
+        def mixed(mix: float, weight: float) -> Callable[[nn.Module], Objective]:
+            return lambda model: interpolation(mix, (1.0, adversarial), (weight, spectral))
+
+        def by_weights(weight: float) -> Callable[[nn.Module], Objective]:
+            return lambda model: Objective(ce=CrossEntropy(), spectral_norm=(weight, SpectralNorm(model)))
+
+        robust = experiment.network("adversarial", mixed(0.0, 0.0))
+        target = experiment.clean(robust)
+        self.trials: dict[str, list[Trial]] = {}
+        self.weights: dict[str, float] = {}
+        self.methods = {"standard": standard, "adversarial": robust}
+        objectives = {"global SNR": by_weights, "d.d. SNR": lambda weight: mixed(1.0, weight)}
+        for (name, objective), first in zip(objectives.items(), size.first, strict=True):
+            self.trials[name], best, self.methods[name] = experiment.match(name, first, target, objective)
+            self.weights[name] = best.weight
+        weight = self.weights["d.d. SNR"]
+        between = {f"mix {mix:g}": experiment.network(f"mix {mix:g}", mixed(mix, weight)) for mix in size.mixes}
+        self.mixes = {"mix 0": robust, **between, "mix 1": self.methods["d.d. SNR"]}
+
+
 def reproduce(run: Run) -> tuple[str, dict[str, Any]]:
     """Train, match and measure; the Markdown, and the numbers for the JSON."""
-    size = SIZES[run.size]
-    experiment = Experiment(run, size)
-    standard = experiment.network("standard", lambda model: Objective(ce=CrossEntropy()))
-    star = experiment.smallest_fooling(standard)
-    adversarial = AdversarialTraining(star, "l2", size.steps)
-    # By differences of length ε*: the sum-of-squares form, which the paper found slightly more stable.
-    spectral = OperatorNorm("l2", "l2", size.steps, eps=star)
-
-    def mixed(mix: float, weight: float) -> Callable[[nn.Module], Objective]:
-        return lambda model: interpolation(mix, (1.0, adversarial), (weight, spectral))
-
-    def by_weights(weight: float) -> Callable[[nn.Module], Objective]:
-        return lambda model: Objective(ce=CrossEntropy(), spectral_norm=(weight, SpectralNorm(model)))
-
-    robust = experiment.network("adversarial", mixed(0.0, 0.0))
-    target = experiment.clean(robust)
-    first_global, first_local = size.first
-    trials = {}
-    trials["global SNR"], by_global, global_snr = experiment.match("global SNR", first_global, target, by_weights)
-    trials["d.d. SNR"], by_local, local_snr = experiment.match(
-        "d.d. SNR", first_local, target, lambda weight: mixed(1.0, weight)
-    )
-    methods = [
-        experiment.measure("standard", None, standard, star),
-        experiment.measure("adversarial", 1.0, robust, star),
-        experiment.measure("global SNR", by_global.weight, global_snr, star),
-        experiment.measure("d.d. SNR", by_local.weight, local_snr, star),
-    ]
-    between = [
-        experiment.measure(f"mix {mix:g}", None, experiment.network(f"mix {mix:g}", mixed(mix, by_local.weight)), star)
-        for mix in size.mixes
-    ]
+    experiment = Experiment(run, SIZES[run.size])
+    networks = Networks(experiment)
+    star, weights = networks.star, {"standard": None, "adversarial": 1.0, **networks.weights}
+    methods = [experiment.measure(name, weights[name], model, star) for name, model in networks.methods.items()]
+    between = [experiment.measure(name, None, model, star) for name, model in list(networks.mixes.items())[1:-1]]
     ends = replace(methods[1], name="mix 0"), replace(methods[3], name="mix 1")
-    found = Found(star, MULTIPLES, methods, [ends[0], *between, ends[1]], trials)
+    found = Found(star, MULTIPLES, methods, [ends[0], *between, ends[1]], networks.trials)
     figure = run.path("figure-3.png")
     spectral_report.draw(figure, found)
     return spectral_report.markdown(_setting(experiment, star), figure.name, found), found.plain()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,12 +26,12 @@ from torch import nn
 from pyrobust._checks import check_inputs, check_labels
 from pyrobust.analysis.page import Section, Table, write_page
 from pyrobust.analysis.session import Session
-from pyrobust.analysis.work import Progress, Work
+from pyrobust.analysis.work import PARTS, Progress, Work
 from pyrobust.data import Data, load
 from pyrobust.evaluation.environment import describe
 from pyrobust.evaluation.formatting import date
 from pyrobust.evaluation.store import MANIFEST, Store, check_folder
-from pyrobust.evaluation.subject import hash_model, hash_tensors
+from pyrobust.evaluation.subject import device_of, hash_model, hash_tensors
 from pyrobust.models import digits_cnn, load_weights
 from pyrobust.models.reference import build_model
 
@@ -68,19 +69,25 @@ def common(
     for name, value in (("--samples", samples), ("--batch-size", batch_size)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
+    if seed < 0:
+        raise ValueError(f"--seed: expected at least 0, got {seed}")
     if weights is not None and model is None:
         raise ValueError("--model is missing: --weights belong to a model")
     return given
 
 
-def command(what: str, sections: Callable[..., Sections], needs_model: bool = True) -> None:
+def command(
+    what: str, sections: Callable[..., Sections], needs_model: bool = True,
+    files: Callable[[Mapping[str, Any]], Sequence[Path]] = lambda options: (),
+) -> None:  # fmt: skip
     """Add a command.
 
     Args:
         what: its name.
         sections: a function of the command's own options, whose docstring is the help; it returns the function that makes
             sections from a session.
-        needs_model: False: it works on the data alone, and takes no model.
+        needs_model: False: it works on the data alone, its training part included, and takes no model.
+        files: from its own options to the files that they name: a run is not resumed once one of them has changed.
     """
     own = list(inspect.signature(sections, eval_str=True).parameters.values())
     shared = [
@@ -92,7 +99,7 @@ def command(what: str, sections: Callable[..., Sections], needs_model: bool = Tr
     def run(**given: Any) -> None:
         options = {parameter.name: given[parameter.name] for parameter in own}
         shared_options = common(**{parameter.name: given[parameter.name] for parameter in shared})
-        _analyse(what, sections(**options), options, needs_model, **shared_options)
+        _analyse(what, sections(**options), options, needs_model, files(options), **shared_options)
 
     run.__doc__ = sections.__doc__
     run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
@@ -101,9 +108,9 @@ def command(what: str, sections: Callable[..., Sections], needs_model: bool = Tr
 
 
 def _analyse(
-    what: str, sections: Sections, options: Mapping[str, Any], needs_model: bool, samples: int, batch_size: int,
-    device: str | None, seed: int, out: Path | None, resume: bool, model: str | None = None, weights: Path | None = None,
-    data: str | None = None,
+    what: str, sections: Sections, options: Mapping[str, Any], needs_model: bool, files: Sequence[Path], samples: int,
+    batch_size: int, device: str | None, seed: int, out: Path | None, resume: bool, model: str | None = None,
+    weights: Path | None = None, data: str | None = None,
 ) -> None:  # fmt: skip
     console = Console()
     if os.getcwd() not in sys.path:
@@ -113,10 +120,13 @@ def _analyse(
     parts = [what, *name.split(), source.name, f"{datetime.now():%Y%m%d-%H%M%S}"]
     folder = out or Path("runs") / "-".join(parts)
     check_folder(folder, resume)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = device_of(nn.Identity(), device or ("cuda" if torch.cuda.is_available() else "cpu"))
     inputs, labels = (part[:samples].to(target) for part in source.test)
     check_inputs(inputs, (0.0, 1.0))
     check_labels(labels, inputs)
+    used = [("inputs", inputs), ("labels", labels)]
+    if not needs_model and source.train is not None:
+        used += zip(("train inputs", "train labels"), source.train, strict=True)
     threads = torch.get_num_threads()
     try:
         if needs_model and model is None and source.name == "digits":
@@ -128,10 +138,13 @@ def _analyse(
                 "analysis": what,
                 "options": {key: str(value) for key, value in options.items() if value is not None},
                 "model_sha256": hash_model(network),
-                "data_sha256": hash_tensors([("inputs", inputs), ("labels", labels)]),
+                "data_sha256": hash_tensors(used),
                 "samples": len(labels),
                 "batch_size": batch_size,
                 "seed": seed,
+                **(
+                    {"files_sha256": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]} if files else {}
+                ),
             },
             "environment": describe(target),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -141,15 +154,21 @@ def _analyse(
         with _display(console) as progress:
             work = Work(folder, progress)
             made = sections(Session(network, name, source, inputs, labels, target, seed, batch_size, work))
+        heading = (
+            f"{what.capitalize()}: {name} on {source.name}" if needs_model else f"{what.capitalize()}: {source.name}"
+        )
+        subtitle = f"pyrobust {kept['environment']['pyrobust']} · {date(kept['started'])}"
+        page = write_page(folder, heading, made, _setting_rows(kept, name, source.name), kept["environment"], subtitle)
     except KeyboardInterrupt:
         hint = f"; the same command with --out {folder} --resume goes on" if (folder / MANIFEST).exists() else ""
         print(f"error: interrupted{hint}", file=sys.stderr)
         raise typer.Exit(130) from None
+    except ValueError:
+        if not (folder / PARTS).exists():  # so that the corrected command may use the folder
+            (folder / MANIFEST).unlink(missing_ok=True)
+        raise
     finally:
         torch.set_num_threads(threads)
-    heading = f"{what.capitalize()}: {name} on {source.name}" if needs_model else f"{what.capitalize()}: {source.name}"
-    subtitle = f"pyrobust {kept['environment']['pyrobust']} · {date(kept['started'])}"
-    page = write_page(folder, heading, made, _setting_rows(kept, name, source.name), kept["environment"], subtitle)
     for section in made:
         if section.table is not None:
             _print_table(console, section.title, section.table)

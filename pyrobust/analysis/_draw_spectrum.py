@@ -86,8 +86,7 @@ def draw_norms(one: OperatorNorms) -> Figure:
         axis.plot([], [], color="#444444", linewidth=3, alpha=0.35, label="middle nine tenths")
         axis.set_yticks(range(len(one.values)), [f"{NORM_LABELS[p]} → {NORM_LABELS[q]}" for p, q in one.values])
         axis.invert_yaxis()
-        every = torch.cat(list(one.values.values()))
-        _logarithmic(axis, 0.7 * float(every.min()), 1.4 * float(every.max()))
+        _logarithmic(axis, torch.cat(list(one.values.values())), 0.7, 1.4)
         axis.set_xlabel("operator norm of the Jacobian")
         figure.legend(loc="outside lower left", ncols=2)
         return figure
@@ -105,7 +104,7 @@ def draw_lipschitz(one: LipschitzBounds) -> Figure:
             axis.step(values.sort().values, _shares(values), where="post", color=colour, linewidth=1.3, label=label)
         bound = one.upper.bound
         axis.axvline(bound, color="#222222", linewidth=1, linestyle="--", label=f"bound everywhere: {bound:.3g}")
-        _logarithmic(axis, 0.8 * float(one.lower.at_inputs.min()), 1.25 * bound)
+        _logarithmic(axis, torch.cat([one.lower.at_inputs, one.lower.near, torch.tensor([bound])]), 0.8, 1.25)
         axis.set_ylim(0, 102)
         axis.set_xlabel(r"largest singular value of the Jacobian, $\ell_2 \to \ell_2$")
         axis.set_ylabel("samples with less (%)")
@@ -113,8 +112,11 @@ def draw_lipschitz(one: LipschitzBounds) -> Figure:
         return figure
 
 
-def _logarithmic(axis: Axes, low: float, high: float) -> None:
-    """An x axis from low to high with plain numbers."""
+def _logarithmic(axis: Axes, values: Tensor, below: float, above: float) -> None:
+    """An x axis with plain numbers, from below times the least to above times the largest of the values, zeros and infinities
+    apart."""
+    shown = values[(values > 0) & values.isfinite()].tolist() or [1.0]
+    low, high = below * min(shown), above * max(shown)
     axis.set_xscale("log")
     axis.set_xlim(low, high)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))

@@ -15,7 +15,8 @@ every w, b and α, and as P is strongly convex
     λ/2 ‖w − w*‖² ≤ P − D.
 
 Solvers therefore stop at P − D ≤ tolerance · λ/2 ‖w‖²: w is within √tolerance · ‖w‖ of the optimum (so much for its norm and its
-angle), and the gap relative to P is below the tolerance too.
+angle), and the gap relative to P is below the tolerance too. Gaps below 10⁻¹² P are lost in rounding and count as 0: where
+λ/2 ‖w‖² is below that over the tolerance, which takes a λ far above the nearest-centroid limit, ‖w‖ is found less exactly.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Solution(NamedTuple):
 
 
 class NotSolvedError(RuntimeError):
-    """A solver ran out of iterations before the duality gap was as small as asked."""
+    """A solver ran out of iterations, or of digits, before the duality gap was as small as asked."""
 
 
 def signed_rows(inputs: Tensor, labels: Tensor) -> Tensor:

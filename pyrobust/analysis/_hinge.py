@@ -40,7 +40,7 @@ class HingePath:
         """Minimise P.
 
         Raises:
-            NotSolvedError: the gap did not become as small as asked.
+            NotSolvedError: the gap did not become as small as asked, or λ is too small for float64.
         """
         if not self.point.any():  # every sample is inside the margin for large λ, where this is the solution
             self.point[:-1] = (self.rows.T @ self.alpha)[:-1] / lam
@@ -77,7 +77,10 @@ class HingePath:
             hessian = on_margin.T @ on_margin
             hessian.mul_(sigma).diagonal().add_(ridge)
             hessian[-1, -1] += 1e-9 * sigma  # with no sample on the margin the bias is free
-            step = torch.cholesky_solve(-grad.unsqueeze(1), torch.linalg.cholesky(hessian)).squeeze(1)
+            factor, failed = torch.linalg.cholesky_ex(hessian)
+            if failed:
+                raise NotSolvedError(f"hinge loss, λ = {lam:g}: too small beside the squared inputs for float64")
+            step = torch.cholesky_solve(-grad.unsqueeze(1), factor).squeeze(1)
             moved = rows @ step
             length = self._length(
                 prices, sigma * moved, (ridge * self.point).dot(step), (ridge * step).dot(step), sigma

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -51,17 +52,22 @@ POOLS = {"max_pool1d": 1, "max_pool2d": 2, "max_pool3d": 3}
 # Not linear by pieces, or by pieces that are not followed here.
 OTHERS = frozenset(
     [
-        "abs", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "amax", "amin", "celu", "cos",
-        "elu", "erf", "exp", "fractional_max_pool2d", "fractional_max_pool3d", "gelu", "glu", "group_norm",
-        "gumbel_softmax", "hardshrink", "hardswish", "instance_norm", "layer_norm", "local_response_norm", "log",
-        "log_sigmoid", "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max",
-        "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "maximum", "min",
-        "minimum", "mish", "multi_head_attention_forward", "norm", "normalize", "pow", "rms_norm", "rsqrt",
-        "scaled_dot_product_attention", "selu", "sigmoid", "silu", "sin", "softmax", "softmin", "softplus",
-        "softshrink", "softsign", "sort", "sqrt", "square", "std", "tanh", "tanhshrink", "topk", "var",
-        "vector_norm",
+        "abs", "absolute", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "amax", "amin",
+        "atan", "celu", "cos", "cosh", "cosine_similarity", "cumprod", "elu", "erf", "exp", "exp2", "expm1",
+        "fractional_max_pool2d", "fractional_max_pool3d", "ge", "gelu", "glu", "greater", "greater_equal",
+        "group_norm", "gt", "gumbel_softmax", "hardshrink", "hardswish", "instance_norm", "layer_norm", "le",
+        "less", "less_equal", "local_response_norm", "log", "log10", "log1p", "log2", "log_sigmoid", "log_softmax",
+        "logaddexp", "logsigmoid", "logsumexp", "lp_pool1d", "lp_pool2d", "lp_pool3d", "lt", "max",
+        "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "maximum", "median",
+        "min", "minimum", "mish", "multi_head_attention_forward", "norm", "normalize", "pow", "prod", "rdiv",
+        "reciprocal", "rms_norm", "rpow", "rsqrt", "rtruediv", "scaled_dot_product_attention", "selu", "sigmoid",
+        "sign", "silu", "sin", "sinh", "softmax", "softmin", "softplus", "softshrink", "softsign", "sort", "sqrt",
+        "square", "std", "tan", "tanh", "tanhshrink", "topk", "var", "vector_norm",
     ]
 )  # fmt: skip
+# Linear in each operand, but not in two that depend on the inputs; nor in a divisor.
+QUOTIENTS = frozenset(["div", "divide", "itruediv", "true_divide", "truediv"])
+PRODUCTS = QUOTIENTS | {"bilinear", "bmm", "dot", "einsum", "imul", "inner", "matmul", "mm", "mul", "multiply", "mv"}
 
 
 def _by_channel(weight: Tensor, x: Tensor) -> Tensor:
@@ -72,28 +78,40 @@ def _name(func: Any) -> str:
     return getattr(func, "__name__", "").strip("_")
 
 
+def _input_first(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with ``input``, where it was given by name, in its place."""
+    kwargs = dict(kwargs or {})
+    return (args, kwargs) if args or "input" not in kwargs else ((kwargs.pop("input"),), kwargs)
+
+
+def _is_dual(value: object) -> bool:
+    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+
+
 class Pattern(TorchFunctionMode):
     """Keeps the piece (uint8) of each unit, a tensor (N, …) an activation; with those of another point, ``base``, counts
-    per sample in ``equal`` the units on the same piece instead.
+    per sample in ``equal`` the units on the same piece instead. ``depends``: as `follow` found it; None: all do.
 
     A value on a breakpoint belongs to the piece above it.
     """
 
-    def __init__(self, base: Sequence[Tensor] | None = None) -> None:
+    def __init__(self, base: Sequence[Tensor] | None = None, depends: Sequence[bool] | None = None) -> None:
         super().__init__()
-        self.base, self.pieces = base, list[Tensor]()
-        self.calls, self.equal = 0, torch.zeros(())
+        self.pieces, self.equal = list[Tensor](), torch.zeros(())
+        self._base, self._depends = (
+            None if base is None else iter(base),
+            repeat(True) if depends is None else iter(depends),
+        )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if (found := ACTIVATIONS.get(_name(func))) is not None:
+        args, kwargs = _input_first(args, kwargs)
+        if (found := ACTIVATIONS.get(_name(func))) is not None and next(self._depends):
             breaks, _ = found(*args, **kwargs)
             piece = sum(((args[0] >= b).byte() for b in breaks), torch.zeros_like(args[0], dtype=torch.uint8))
-            if self.base is None:
+            if self._base is None:
                 self.pieces.append(piece)
             else:
-                self.equal = self.equal + (piece == self.base[self.calls]).flatten(1).sum(1)
-                self.calls += 1
+                self.equal = self.equal + (piece == next(self._base)).flatten(1).sum(1)
         return func(*args, **kwargs)
 
 
@@ -108,22 +126,25 @@ class FirstChange(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.first: Tensor | None = None
+        self.depends = list[bool]()  # of each activation in turn, on the inputs
         self.module = ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, _name(func)
-        if name not in ACTIVATIONS and name not in POOLS and name not in OTHERS:
+        (args, kwargs), name = _input_first(args, kwargs), _name(func)
+        if name in PRODUCTS:
+            operands = args[1] if name == "einsum" and isinstance(args[1], (list, tuple)) else (*args, *kwargs.values())
+            if sum(map(_is_dual, operands)) > 1 or (name in QUOTIENTS and any(map(_is_dual, operands[1:]))):
+                self._refuse(f"{name} by a value that depends on the inputs")
+        if name in OTHERS and any(map(_is_dual, args)):
+            self._refuse(name)
+        if name not in ACTIVATIONS and name not in POOLS:
             return func(*args, **kwargs)
-        x = args[0] if args else kwargs.get("input")
-        value, tangent = forward_ad.unpack_dual(x) if isinstance(x, Tensor) else (x, None)
+        x = args[0]
+        value, tangent = forward_ad.unpack_dual(x)
+        if name in ACTIVATIONS:
+            self.depends.append(tangent is not None)
         if tangent is None:  # does not depend on the inputs
             return func(*args, **kwargs)
-        if name in OTHERS:
-            where = f" in module {self.module!r}" if self.module else ""
-            raise ValueError(
-                "model: expected activations that are linear by pieces "
-                f"({', '.join(sorted(ACTIVATIONS))}) or max_pool1d to 3d, got {name}{where}: patterns do not apply"
-            )
         if name in POOLS:
             return self._pool(func, POOLS[name], value, tangent, *args[1:], **kwargs)
         breaks, slopes = ACTIVATIONS[name](value, *args[1:], **kwargs)
@@ -135,6 +156,13 @@ class FirstChange(TorchFunctionMode):
         in_place = func.__name__.endswith("_") or kwargs.get("inplace", False)
         output = forward_ad.make_dual(func(value.clone() if in_place else value, *args[1:], **kwargs), slope * tangent)
         return x.copy_(output) if in_place else output
+
+    def _refuse(self, what: str) -> None:
+        where = f" in module {self.module!r}" if self.module else ""
+        raise ValueError(
+            "model: expected activations that are linear by pieces "
+            f"({', '.join(sorted(ACTIVATIONS))}) or max_pool1d to 3d, got {what}{where}: patterns do not apply"
+        )
 
     def _meet(self, times: Tensor) -> None:
         first = torch.where(times > 0, times, torch.inf).flatten(1).amin(1)  # NaN, 0 / 0, is no crossing either
@@ -190,6 +218,16 @@ def first_change(model: Model, points: Tensor, directions: Tensor) -> Tensor:
     Raises:
         ValueError: an activation that is not linear by pieces, by name, and its module's.
     """
+    first = follow(model, points, directions).first
+    return points.new_full((len(points),), torch.inf) if first is None else first
+
+
+def follow(model: Model, points: Tensor, directions: Tensor) -> FirstChange:
+    """What the network does along the directions: the first change, and which of its activations depend on the inputs.
+
+    Raises:
+        ValueError: as of :func:`first_change`.
+    """
     model = getattr(model, "_orig_mod", model)
     with ExitStack() as stack:
         mode = stack.enter_context(FirstChange())
@@ -199,4 +237,4 @@ def first_change(model: Model, points: Tensor, directions: Tensor) -> Tensor:
                     module.register_forward_pre_hook(lambda *_, name=name: setattr(mode, "module", name))
                 )
         jacobian_product(model, points, directions)
-    return points.new_full((len(points),), torch.inf) if mode.first is None else mode.first
+    return mode

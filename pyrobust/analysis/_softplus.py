@@ -45,7 +45,7 @@ class SoftplusPath:
             primal = energy + float(F.softplus(-margins).sum())
             slopes = torch.sigmoid(-margins)
             gap = primal - self._dual(slopes, lam)
-            if gap <= allowed_gap(self.tolerance, energy, primal):
+            if energy > 0 and gap <= allowed_gap(self.tolerance, energy, primal):  # w = 0 has no direction
                 return Solution(self.point[:-1].clone(), self.point[-1].clone(), max(gap, 0.0) / primal)
             grad = ridge * self.point - self.rows.T @ slopes
             step, moved = self._newton_step(grad, slopes * torch.sigmoid(margins), ridge)

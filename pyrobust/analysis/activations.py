@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Model, check_inputs
-from pyrobust.analysis._pieces import Pattern, first_change
+from pyrobust.analysis._pieces import Pattern, first_change, follow
 from pyrobust.analysis.jacobian import ANY
 from pyrobust.analysis.linearity import check_distances, unit_rows
 from pyrobust.analysis.work import Work, joined
@@ -88,21 +88,24 @@ def shared_activations(
     Cost: a forward pass, and one for each direction and distance.
     Source: seed 004, §5.5 and fig. 5.
     """
-    units, lengths = _checked(model, inputs, directions, batch_size), check_distances(distances)
-    with undisturbed(model), Pattern() as pattern:
-        model(inputs[:1])
+    units, lengths = _checked(inputs, directions, batch_size), check_distances(distances)
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, which would compile anew for each pattern
+    with undisturbed(model):
+        depends = follow(model, inputs[:1], next(iter(units.values()))[:1]).depends
+        with Pattern(depends=depends) as pattern:
+            model(inputs[:1])
     count = sum(piece.numel() for piece in pattern.pieces)
     if count == 0:
         raise ValueError("model: expected activations that are linear by pieces, got none: there is no pattern")
 
     def measure(ids: Tensor) -> dict[str, Tensor]:
         x, shares = inputs[ids], []
-        with Pattern() as at_x:
+        with Pattern(depends=depends) as at_x:
             model(x)
         for unit in units.values():
             v = unit[ids]
             for t in lengths:
-                with Pattern(at_x.pieces) as moved:
+                with Pattern(at_x.pieces, depends) as moved:
                     model(torch.add(x, v, alpha=t))
                 shares.append(moved.equal.double() / count)
         return {"shared": torch.stack(shares, 1).unflatten(1, (len(units), len(lengths)))}
@@ -145,7 +148,7 @@ def cell_sizes(
     Cost: a forward pass on dual numbers for each direction.
     Source: seed 004, §3 (cells X(φ)) and §5.5 (their size).
     """
-    units = _checked(model, inputs, directions, batch_size)
+    units = _checked(inputs, directions, batch_size)
 
     def measure(ids: Tensor) -> dict[str, Tensor]:
         return {"sizes": torch.stack([first_change(model, inputs[ids], unit[ids]) for unit in units.values()], 1)}
@@ -156,13 +159,11 @@ def cell_sizes(
     return CellSizes(dict(zip(units, found.T, strict=True)))
 
 
-def _checked(model: Model, inputs: Tensor, directions: Mapping[str, Tensor], batch_size: int) -> dict[str, Tensor]:
-    """The directions' unit rows, once all else is checked."""
+def _checked(inputs: Tensor, directions: Mapping[str, Tensor], batch_size: int) -> dict[str, Tensor]:
+    """The directions' unit rows."""
     check_inputs(inputs, ANY)
     check_count(batch_size=batch_size)
     units = {name: unit_rows(name, direction, inputs) for name, direction in directions.items()}
     if not units:
         raise ValueError("directions: expected at least one")
-    with undisturbed(model):
-        first_change(model, inputs[:1], next(iter(units.values()))[:1])  # names what is not linear by pieces
     return units

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pyrobust._checks import Model
-from pyrobust.analysis.jacobian import map_jacobians
+from pyrobust._checks import Model, check_inputs
+from pyrobust.analysis.jacobian import ANY, map_jacobians
 from pyrobust.analysis.spectrum import singular_values
 from pyrobust.analysis.work import Work
 
@@ -90,7 +90,8 @@ def alignment(
     Cost: a forward and m backward passes, and an eigendecomposition or SVD of J, as :func:`jacobian_spectrum`.
     Source: seed 004, §5.2 and fig. 2 (right).
     """
-    same = isinstance(perturbed, Tensor) and isinstance(inputs, Tensor) and perturbed.shape == inputs.shape
+    check_inputs(inputs, ANY)
+    same = isinstance(perturbed, Tensor) and perturbed.shape == inputs.shape
     if not same or (perturbed.dtype, perturbed.device) != (inputs.dtype, inputs.device):
         raise ValueError("perturbed: expected a tensor of the shape, dtype and device of inputs")
     moves = (perturbed - inputs).detach().flatten(1).double()
@@ -112,7 +113,7 @@ def reinitialised(model: nn.Module, seed: int = 0) -> nn.Module:
     """A copy with fresh random weights, drawn as its layers draw them when they are built; in evaluation mode.
 
     Raises:
-        ValueError: a module has parameters or running statistics of its own, and no ``reset_parameters``.
+        ValueError: a module has parameters of its own, and no ``reset_parameters``.
     """
     fresh = copy.deepcopy(model).cpu()
     with torch.random.fork_rng(devices=[]):

@@ -155,12 +155,16 @@ def _pair(name: str, text: str) -> tuple[int, int]:
 
 def _other(text: str) -> tuple[str, nn.Module]:
     """(name, network): named after the folder of its run, or the file of its weights."""
-    reference, separator, path = text.partition("=")
+    reference, separator, _ = text.partition("=")
     if not separator:
         raise ValueError(f"--against: expected NETWORK=WEIGHTS, got {text!r}")
-    weights = Path(path)
+    weights = _weights_of(text)
     name = weights.resolve().parent.name if weights.stem in ("weights", "model") else weights.stem
     return name, load_weights(build_model(reference), weights).eval()
+
+
+def _weights_of(text: str) -> Path:
+    return Path(text.partition("=")[2])
 
 
 command("linear", linear, needs_model=False)
@@ -169,4 +173,4 @@ command("linearity", linearity)
 command("activations", activations)
 command("filters", filters)
 command("fooling", fooling)
-command("transfer", transfer)
+command("transfer", transfer, files=lambda options: [_weights_of(text) for text in options["against"] or []])

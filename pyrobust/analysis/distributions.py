@@ -64,11 +64,11 @@ class RobustnessDistribution:
         return self.ratios[self.broken].mean().item()
 
     def density(self, at: Tensor) -> Tensor:
-        """The density of ρ over the correct samples at float64 (M,) ρ ≥ 0: (1 / n) Σ φ((at − ρᵢ) / h) / h over the broken ones, n
+        """The density of ρ over the correct samples at float64 (M,) places: (1 / n) Σ φ((at − ρᵢ) / h) / h over the broken ones, n
         the number of correct ones.
 
-        It integrates to ``success``, so that failures are not passed over. The width is Scott's h = s m^(−1/5), s the standard
-        deviation of the m broken samples' ρ. NaN where h is 0 or not defined.
+        Over the whole line it integrates to ``success``, so that failures are not passed over. The width is Scott's
+        h = s m^(−1/5), s the standard deviation of the m broken samples' ρ. NaN where h is 0 or not defined.
         """
         ratios = self.ratios[self.broken]
         width = ratios.std() * len(ratios) ** -0.2 if len(ratios) > 1 else ratios.new_tensor(math.nan)
@@ -90,7 +90,7 @@ class RobustnessDistribution:
             distances = self.distances[self.correct & of_class].sort().values
             if len(distances):
                 # Rounding may carry level · n past a whole number.
-                ranks = [math.ceil(level * len(distances) - 1e-9) - 1 for level in levels]
+                ranks = [max(math.ceil(level * len(distances) - 1e-9), 1) - 1 for level in levels]
                 table[row] = distances[ranks]
         return table
 

@@ -75,23 +75,26 @@ def filters(model: nn.Module, inputs: Tensor, *, count: int = 32, seed: int = 0)
     """
     check_inputs(inputs, (-torch.inf, torch.inf))
     check_count(count=count)
-    weighted = layer_weights(model)
-    if not weighted:
-        raise ValueError("model: expected layers with weights of two or more dimensions")
-    read = _maps_read(model, inputs[:1])
     generator = torch.Generator().manual_seed(seed)
     layers = []
-    for name, _, shape, rms in weighted:
-        module = model.get_submodule(name)
-        kernels = _kernels(module, read.get(module))
-        chosen: list[tuple[int, int]] = []
-        if kernels is not None:
-            whole, sources = kernels.shape[1] in COLOURED, kernels.shape[1]
-            pictures = kernels if whole else kernels.flatten(0, 1).unsqueeze(1)
-            picked = torch.randperm(len(pictures), generator=generator)[:count].sort().values
-            kernels = pictures[picked].clone()
-            chosen = [(i, -1) if whole else divmod(i, sources) for i in picked.tolist()]
-        layers.append(LayerFilters(name, shape, rms, kernels, chosen))
+    with undisturbed(
+        model
+    ):  # also to read the weights: in training mode that moves the buffers of spectral normalisation
+        weighted = layer_weights(model)
+        if not weighted:
+            raise ValueError("model: expected layers with weights of two or more dimensions")
+        read = _maps_read(model, inputs[:1])
+        for name, _, shape, rms in weighted:
+            module = model.get_submodule(name)
+            kernels = _kernels(module, read.get(module))
+            chosen: list[tuple[int, int]] = []
+            if kernels is not None:
+                whole, sources = kernels.shape[1] in COLOURED, kernels.shape[1]
+                pictures = kernels if whole else kernels.flatten(0, 1).unsqueeze(1)
+                picked = torch.randperm(len(pictures), generator=generator)[:count].sort().values
+                kernels = pictures[picked].clone()
+                chosen = [(i, -1) if whole else divmod(i, sources) for i in picked.tolist()]
+            layers.append(LayerFilters(name, shape, rms, kernels, chosen))
     return Filters(tuple(layers))
 
 
@@ -125,7 +128,7 @@ def _maps_read(model: nn.Module, example: Tensor) -> dict[nn.Module, tuple[int, 
     try:
         for module in model.modules():
             handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-        with undisturbed(model), torch.no_grad():
+        with torch.no_grad():
             model(example)
     finally:
         for handle in handles:

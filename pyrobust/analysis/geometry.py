@@ -7,12 +7,15 @@ computed and returned in float64.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pyrobust._checks import check_inputs, check_labels
+
+Loss = Literal["hinge", "softplus"]
 
 ANYWHERE = (-float("inf"), float("inf"))
 
@@ -102,7 +105,8 @@ def empirical_risk(
 
 def margin_distances(inputs: Tensor, labels: Tensor, weight: Tensor, bias: float | Tensor = 0.0) -> Tensor:
     """y d(x), (N,): negative for misclassified samples. Arguments as of :func:`empirical_risk`, w not zero."""
-    return _signs(inputs, labels) * signed_distance(inputs, weight, bias)
+    distance = signed_distance(inputs, weight, bias)
+    return _signs(inputs, labels) * distance
 
 
 def error_distance(inputs: Tensor, labels: Tensor, weight: Tensor, bias: float | Tensor = 0.0) -> float:

@@ -41,7 +41,7 @@ def largest_singular(
     Golub–Kahan–Lanczos bidiagonalisation, every vector orthogonalised twice against all before it. Of all methods that know
     A by products it needs the fewest: its space holds every iterate of the power method (seed 004, eq. 6) from the same
     start. A singular value that A has several times is found once until its space is used up; then a random direction is
-    taken in.
+    taken in, and where k > 1 it goes on, since what was found may miss copies of a value.
 
     Args:
         product: A, from (N, d) to (N, D).
@@ -56,31 +56,37 @@ def largest_singular(
     """
     count, side = start.shape
     steps = min(steps, side)
-    limit = max(start.shape[1], 16) * torch.finfo(start.dtype).eps  # below it, a vector is rounding
+    eps = torch.finfo(start.dtype).eps
+    limit = max(side, 16) * eps  # below it, a vector is rounding
     noise = torch.Generator().manual_seed(0)
     inner = start.new_zeros(count, steps, side, dtype=torch.float64)
     small = inner.new_zeros(count, steps, steps)
     v, _ = _unit(start.double())
     scale = inner.new_zeros(count)
-    beta, outer, exhausted = scale, inner, scale.bool()
+    beta, outer = scale, inner
+    exhausted = spent = complete = scale.bool()
     for step in range(steps):
         inner[:, step] = v
         p = product(v.to(start.dtype)).double()
         if step == 0:
             outer = inner.new_zeros(count, steps, p.shape[1])
         u, alpha = _fresh(p, outer[:, :step], limit * scale, noise)
+        complete = complete | ((alpha == 0) & (beta == 0))  # a random direction leads nowhere: all the rest of A is 0
         outer[:, step], small[:, step, step] = u, alpha
         if step > 0:
             small[:, step - 1, step] = beta
         scale = torch.maximum(scale, torch.maximum(alpha, beta))
         r = transposed(u.to(start.dtype)).double()
         v, beta = _fresh(r, inner[:, : step + 1], limit * scale, noise)
-        exhausted |= (alpha == 0) | (beta == 0)
+        exhausted = exhausted | (alpha == 0) | (beta == 0)
+        spent = spent | (torch.minimum(alpha, beta) <= eps ** (2 / 3) * scale)  # or nearly exhausted: rounding leads on
         done = step + 1
         if done >= k:
             left, values, right = torch.linalg.svd(small[:, :done, :done])
             residuals = beta.unsqueeze(1) * left[:, -1, :k].abs()
-            if done == steps or bool((residuals < tolerance * values[:, :1]).all()):
+            settled = (residuals < tolerance * values[:, :1]).all(1)
+            settled = settled | exhausted if k == 1 else (settled & ~spent) | complete
+            if done == steps or bool(settled.all()):
                 break
     vectors = right[:, :k] @ inner[:, :done], left[:, :, :k].mT @ outer[:, :done]
     return SingularTriples(values[:, :k], *vectors, residuals, exhausted, done)

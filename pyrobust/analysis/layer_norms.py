@@ -107,7 +107,7 @@ def lipschitz_upper(model: nn.Module, shape: tuple[int, ...], *, steps: int = 10
 def _chain(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     """The layers in the order in which they are applied."""
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        for child, inner in module.named_children():
+        for child, inner in zip(module._modules, module, strict=True):  # named_children() names a shared layer once
             yield from _chain(inner, f"{name}.{child}" if name else child)
     else:
         yield name, module

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds, Norm, check_bounds, check_inputs, check_labels, norm_name
+from pyrobust.analysis.geometry import signed_distance, weight_norm
 
 
 class NearestPoint(NamedTuple):
@@ -28,7 +29,7 @@ def projected_image(inputs: Tensor, weight: Tensor, bias: float | Tensor = 0.0) 
     """x − s w / ‖w‖₂ with s = (w·x + b) / ‖w‖₂: the nearest image in l2 on the boundary w·x + b = 0.
 
     Args:
-        inputs: (N, …).
+        inputs: (N, …), of a floating dtype.
         weight: w, as many values as an input; not zero.
         bias: b, a number or a tensor of one.
 
@@ -36,7 +37,7 @@ def projected_image(inputs: Tensor, weight: Tensor, bias: float | Tensor = 0.0) 
         Like ``inputs``, in float64.
 
     Raises:
-        ValueError: ``weight`` or ``bias`` does not fit the inputs, or ``weight`` is zero.
+        TypeError, ValueError: naming the argument; ``weight`` or ``bias`` does not fit the inputs, or ``weight`` is zero.
 
     Source: seed 001, "Projected and mirror images" (there w is a unit vector and b = 0).
     """
@@ -50,15 +51,10 @@ def mirror_image(inputs: Tensor, weight: Tensor, bias: float | Tensor = 0.0) -> 
 
 
 def _reflected(inputs: Tensor, weight: Tensor, bias: float | Tensor, times: float) -> Tensor:
-    x = inputs.detach().double().flatten(1)
-    w = weight.detach().to(x).flatten()
-    b = torch.as_tensor(bias, dtype=x.dtype, device=x.device).detach().flatten()
-    if w.shape != x.shape[1:] or not bool(w.any()):
-        raise ValueError(f"weight: expected {x.shape[1]} values, not all zero, got shape {tuple(weight.shape)}")
-    if b.numel() != 1:
-        raise ValueError(f"bias: expected one value, got shape {tuple(b.shape)}")
-    distance = (x @ w + b) / w.dot(w)
-    return (x - times * distance.unsqueeze(1) * w).reshape(inputs.shape)
+    distance = signed_distance(inputs, weight, bias)
+    unit = (weight.detach().double().flatten() / weight_norm(weight)).to(distance)
+    across = distance.unsqueeze(1) * unit
+    return inputs.detach().double() - times * across.reshape(inputs.shape)
 
 
 def nearest_adversarial(
@@ -150,13 +146,12 @@ def nearest_in_half_space(
     check_inputs(inputs, (low, high))
     channels = _channels(inputs, name, grouping)
     x = inputs.detach().double().flatten(1)
-    w = weight.detach().to(x).flatten(1 if weight.ndim > 1 and weight.numel() == x.numel() else 0)
-    if w.shape not in (x.shape, x.shape[1:]):
+    if weight.numel() != x.shape[1] and (weight.numel() != x.numel() or weight.shape[:1] != x.shape[:1]):
         raise ValueError(f"weight: expected {x.shape[1]} values, or as many a row, got shape {tuple(weight.shape)}")
     b = torch.as_tensor(offset, dtype=x.dtype, device=x.device).detach()
     if b.shape not in ((), x.shape[:1]):
         raise ValueError(f"offset: expected a number or shape ({len(x)},), got {tuple(b.shape)}")
-    w = w.expand_as(x)
+    w = weight.detach().to(x).reshape(-1, x.shape[1]).expand_as(x)
     size = w.abs()
     need = ((w * x).sum(1) + b).clamp(min=0).unsqueeze(1)
     # No value ever has to move further, or gain more, than it would alone: that stands in where there is no bound.

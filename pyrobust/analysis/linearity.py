@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyrobust import ops
@@ -157,10 +156,10 @@ def adversarial_directions(
         seed: of the starts; sample i depends on (seed, i) alone.
 
     Returns:
-        Like ``inputs``.
+        Like ``inputs``. Where the gradients are zero x* is the random start.
 
     Raises:
-        TypeError, ValueError: naming the argument; the ascent ended where it began (a gradient of zeros).
+        TypeError, ValueError: naming the argument; the ascent ended at the input itself.
 
     Cost: ``steps`` forward and backward passes, and a forward pass.
     Source: seed 004, eq. 15 and §5.4.
@@ -174,14 +173,14 @@ def adversarial_directions(
         with torch.no_grad():
             check_labels(labels, inputs, check_logits(model(inputs[:1]), 1))
         for ids in torch.arange(len(inputs), device=inputs.device).split(batch_size):
-            x, y = inputs[ids], labels[ids]
+            x, y = inputs[ids].detach(), labels[ids].unsqueeze(1)
             point = (x + ops.sample_lp_ball(x, 2.0, eps, seed=seed, sample_ids=ids)).clamp_(*bounds)
             for _ in range(steps):
-                # −log p_y is steepest, up to its length, along softmax(z) − onehot(y).
+                # (softmax(z) − onehot(y)) / (1 − p_y): the gradient of −log p_y up to its length, also where p_y rounds to 1.
                 _, grad = logits_and_grad(
                     model,
                     point,
-                    lambda z, y=y: z.softmax(1) - F.one_hot(y, z.shape[1]),  # type: ignore[misc]
+                    lambda z, y=y: z.scatter(1, y, -math.inf).softmax(1).scatter_(1, y, -1.0),  # type: ignore[misc]
                 )
                 ops.pgd_step_(point, grad, x, 2.0, float(eps), 2.5 * eps / steps, bounds)
             parts.append(point - x)

@@ -102,7 +102,7 @@ def lipschitz_lower(
     work = work or Work()
 
     def compute(ids: Tensor) -> dict[str, Tensor]:
-        x = inputs[ids].contiguous()
+        x = inputs[ids].detach().contiguous()
         points, best = x.clone(), x.new_zeros(len(x))
         for run in range(restarts):
             a = ops.sample_lp_ball(x, 2.0, float(eps), seed=seed, sample_ids=ids, step=2 * run).add_(x).clamp_(*bounds)

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Model, check_bounds, check_inputs
 from pyrobust.analysis._affine import affine_scores
+from pyrobust.analysis.tilting import angles_between, nearest_centroid
 from pyrobust.attacks._common import check_number, check_positive
 
 if TYPE_CHECKING:
@@ -68,21 +69,18 @@ def weight_images(
         WeightImages, in float64 on the CPU.
 
     Raises:
-        TypeError, ValueError: naming the argument.
+        TypeError, ValueError: naming the argument; a class is missing, or the means are equal.
 
     Cost: a forward pass a model.
     Source: seed 000, §3, figures 1, 2a and 6.
     """
     check_positive(eps=eps, scale=scale)
     found = affine_scores(models, inputs, labels, batch_size)
-    if labels.unique().tolist() != [0, 1]:
-        raise ValueError("labels: expected both 0 and 1")
-    low, high = (inputs[labels == label].detach().double().mean(0).flatten() for label in (0, 1))
+    means_apart = nearest_centroid(inputs, labels).weight
     weight = torch.stack([one.weight for one in found])
     rows = weight.flatten(1)
-    cosine = torch.nn.functional.cosine_similarity(rows, (high - low).unsqueeze(0), dim=1)
     unit = ops.dual_normalize(rows, 2).reshape(weight.shape)
-    parts = weight, eps * weight.sign(), (scale * unit).clamp(-eps, eps), cosine.clamp(-1, 1).acos().rad2deg()
+    parts = weight, eps * weight.sign(), (scale * unit).clamp(-eps, eps), angles_between(rows, means_apart).rad2deg()
     return WeightImages(tuple(models), *(part.cpu() for part in parts))
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyrobust._checks import Model, Norm, check_labels, norm_name
 from pyrobust.analysis._affine import affine_score
+from pyrobust.analysis.geometry import Loss, scaled_loss
 from pyrobust.attacks._common import check_count, check_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Loss = Literal["softplus", "hinge"]
 
 _DUALS = {"l1": torch.inf, "l2": 2.0, "linf": 1.0}
 
@@ -46,8 +44,7 @@ class LossTranslation:
 
     def penalty(self, distance: Tensor, scale: float = 1.0) -> Tensor:
         """f(scale · ‖w‖_q · z) at the distances z."""
-        margin = scale * self.length * distance
-        return F.relu(1 - margin) if self.loss == "hinge" else F.softplus(-margin)
+        return scaled_loss(self.loss, distance, scale * self.length)
 
     def risk(self, *, scale: float = 1.0, eps: float = 0.0) -> float:
         """mean f(scale · ‖w‖_q (y d(x) − eps)): the loss at the worst points of the balls of radius eps, for the weights

@@ -69,7 +69,7 @@ def operator_norm(matrices: Tensor, p: Norm, q: Norm, *, steps: int = 50, starts
         matrices: A, (…, m, D), float32 or float64.
         p: norm of the space of v: "l1", "l2" or "linf" (or 1, 2, inf).
         q: norm of the space of A v, likewise.
-        steps: of the power method, at most; it ends when no value grows.
+        steps: of the power method, at most; it ends when no start's value grows.
         starts: of the power method, for each matrix.
         seed: of the random starts; matrix i depends on (seed, i) alone.
 
@@ -176,12 +176,12 @@ def _power_method(a: Tensor, p: float, q: float, steps: int, starts: int, seed: 
     u = noise.reshape(count, starts, rows)
     longest = torch.linalg.vector_norm(a, CONJUGATES[p], dim=2).topk(min(rows, starts // 2), dim=1).indices
     u[:, : longest.shape[1]] = torch.nn.functional.one_hot(longest, rows).to(a.dtype)
-    best = a.new_zeros(count)
+    best = a.new_zeros(count, starts)
     for _ in range(steps):
         v = ops.dual_normalize((u @ a).flatten(0, 1), p).unflatten(0, (count, starts))
         step = ops.power_iteration_step((v @ a.mT).flatten(0, 1), CONJUGATES[q])
-        u, values = step.direction.unflatten(0, (count, starts)), step.value.reshape(count, starts).amax(1)
-        if bool((values <= best * (1 + 1e-12)).all()):
-            return torch.maximum(best, values)
-        best = torch.maximum(best, values)
-    return best
+        u, values = step.direction.unflatten(0, (count, starts)), step.value.reshape(count, starts)
+        before, best = best, torch.maximum(best, values)
+        if bool((values <= before * (1 + 1e-12)).all()):  # a start that is behind may yet overtake the best
+            break
+    return best.amax(1)

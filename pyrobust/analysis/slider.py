@@ -39,7 +39,7 @@ class Slider:
             )
 
     def html(self, name: str) -> str:
-        """The slider as a ``figure``, its elements' ids beginning with ``name``; without scripts it shows the first frame."""
+        """The slider as a ``figure``, its elements' ids beginning with ``name``; without scripts it shows that of ``start``."""
         from pyrobust.evaluation.plots import png, png_uri, styled
 
         with styled():

@@ -80,7 +80,7 @@ def jacobian_spectrum(
         k: how many of the largest; None: all.
         vectors: right singular vectors too.
         method: of all values: "gram", "svd" or "auto".
-        tolerance: of the k largest: stop when every residual is at most this times σ₁, > 0. An error of a value is of
+        tolerance: of the k largest: stop when every residual is below this times σ₁, > 0. An error of a value is of
             the order of its residual squared.
         steps: of the k largest: at most, >= k.
         batch_size: samples a pass, at most.
@@ -95,7 +95,8 @@ def jacobian_spectrum(
         TypeError, ValueError: naming the argument; for k, a model that has no forward-mode derivative.
 
     Cost: all: a forward and m backward passes, then O(N m D min(m, D)). k: a forward pass, then ``steps`` forward passes on
-        dual numbers and ``steps`` backward passes; about 2 k + 10 where the values fall.
+        dual numbers and ``steps`` backward passes; about 2 k + 10 where the values fall, all of them where k > 1 and some
+        Jacobian has values that are equal.
     Source: seed 004, §5.2 and fig. 2 (left).
     """
     if method not in _METHODS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from pyrobust._checks import check_inputs, check_labels
 from pyrobust.analysis._duality import NotSolvedError, signed_rows
 from pyrobust.analysis._hinge import HingePath
 from pyrobust.analysis._softplus import SoftplusPath
-from pyrobust.analysis.geometry import ANYWHERE
+from pyrobust.analysis.geometry import ANYWHERE, Loss
 from pyrobust.analysis.page import Table
 from pyrobust.analysis.sweep_view import SweepView
 from pyrobust.analysis.tilting import angles_between, nearest_centroid
@@ -23,8 +23,6 @@ from pyrobust.attacks._common import check_count, check_number, check_positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Loss = Literal["hinge", "softplus"]
 
 LAMBDAS = tuple(10 ** (k / 10) for k in range(-10, 71))
 _PATHS: dict[str, type[HingePath | SoftplusPath]] = {"hinge": HingePath, "softplus": SoftplusPath}

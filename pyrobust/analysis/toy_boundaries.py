@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 
+from pyrobust.analysis.geometry import Loss
 from pyrobust.analysis.toy import ToyProblem
 from pyrobust.attacks._common import check_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Loss = Literal["hinge", "softplus"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def toy_boundaries(problem: ToyProblem, loss: Loss = "hinge", *, decay: Sequence
     bias = torch.tensor([b for _, b in fits], dtype=torch.float64)
     scores = weight @ problem.inputs.T + bias.unsqueeze(1)
     margins = (2 * problem.labels - 1) * scores
-    wrong = (scores > 0) != (problem.labels == 1)
+    wrong = margins <= 0
     return ToyBoundaries(
         problem,
         loss,

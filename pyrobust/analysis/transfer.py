@@ -102,8 +102,9 @@ def transfer_matrix(
         rows = []
         for source in models.values():
             adv = attack(source, x, y, bounds=bounds, seed=seed, sample_ids=ids)
-            if adv.shape != x.shape or adv.dtype != x.dtype:
-                raise ValueError(f"attack: expected a result like inputs, got {tuple(adv.shape)} of {adv.dtype}")
+            if not isinstance(adv, Tensor) or adv.shape != x.shape or adv.dtype != x.dtype:
+                got = f"{tuple(adv.shape)} of {adv.dtype}" if isinstance(adv, Tensor) else type(adv).__name__
+                raise ValueError(f"attack: expected a result like inputs, got {got}")
             inside = ((adv >= bounds[0]) & (adv <= bounds[1])).flatten(1).all(1)
             rows.append(torch.stack([_mistaken(target, adv, y) & inside for target in models.values()], 1))
         return {"correct": correct, "fooled": torch.stack(rows, 1)}

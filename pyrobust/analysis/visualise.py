@@ -112,7 +112,7 @@ def activation_maximisation(
             with torch.enable_grad():
                 total = _of_unit(_output(model, layer, point), chosen).sum()
             (grad,) = torch.autograd.grad(total, point)
-            grad.sub_(images - centre, alpha=2 * decay)
+            grad = grad.sub(images - centre, alpha=2 * decay)  # autograd may return an expanded tensor
             ops.pgd_step_(images, grad, start, 2.0, anywhere, length * (1 - step / steps), bounds)
         with torch.no_grad():
             after = _of_unit(_output(model, layer, images), chosen)

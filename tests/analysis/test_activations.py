@@ -200,6 +200,15 @@ def test_without_activations() -> None:
         (nn.LayerNorm(4), r"got layer_norm in module '1\.0'"),
         (_Calls(torch.tanh), r"got tanh in module '1\.0'"),
         (nn.AdaptiveMaxPool1d(2), r"got adaptive_max_pool1d in module '1\.0'"),
+        (_Calls(lambda x: F.hardsigmoid(x) * x), r"got mul by a value that depends on the inputs in module '1\.0'"),
+        (_Calls(lambda x: torch.einsum("ni,nj->nj", x, x)), "got einsum by a value"),
+        (_Calls(lambda x: torch.einsum("ni,nj->nj", [x, x])), "got einsum by a value"),
+        (_Calls(lambda x: (x.unsqueeze(2) @ x.unsqueeze(1)).flatten(1)), "got matmul by a value"),
+        (_Calls(lambda x: torch.ones(4) / x), r"got (true)?div"),
+        (_Calls(lambda x: 1 / x), r"got (rtruediv|rdiv|reciprocal)"),
+        (_Calls(lambda x: torch.where(x > 0, x, 0.1 * x)), "got gt"),
+        (_Calls(torch.log1p), "got log1p"),
+        (_Calls(lambda x: 2**x), "got rpow"),
     ],
     ids=repr,
 )
@@ -221,6 +230,31 @@ def test_a_function_of_the_weights_alone_is_no_activation() -> None:
     assert torch.equal(
         sizes, cell_sizes(nn.Sequential(_Calls(lambda x: x @ weight.tanh().T), nn.ReLU()), x, {"v": v}).sizes["v"]
     )
+
+
+def test_an_activation_of_the_weights_is_no_unit() -> None:
+    """Neither a clamped scalar nor a clamped row counts, whatever their shapes."""
+    layer, x = nn.Linear(4, 5), torch.rand(6, 4)
+    scale, row = torch.tensor(3.0), torch.ones(1, 5)
+    v = {"v": random_directions(x)}
+    plain = shared_activations(nn.Sequential(layer, nn.ReLU()), x, v, distances=[0.5, 3])
+    mixed = _Calls(lambda x: scale.clamp(max=2) * F.relu(layer(x)) * row.clamp(min=0.5))
+    found = shared_activations(mixed, x, v, distances=[0.5, 3])
+    assert found.units == plain.units == 5
+    assert torch.equal(found.shared["v"], plain.shared["v"])
+    assert float(plain.shared["v"].min()) < 1
+
+
+def test_arguments_by_name() -> None:
+    layer, x = nn.Linear(4, 5), torch.rand(6, 4)
+    v = {"v": random_directions(x)}
+    for one, other in (
+        (lambda x: F.relu(layer(x)), lambda x: F.relu(input=layer(x))),
+        (lambda x: layer(x).clamp(0, 1), lambda x: torch.clamp(input=layer(x), min=0, max=1)),
+    ):
+        assert torch.equal(cell_sizes(one, x, v).sizes["v"], cell_sizes(other, x, v).sizes["v"])
+        first, second = (shared_activations(model, x, v, distances=[1]).shared["v"] for model in (one, other))
+        assert torch.equal(first, second)
 
 
 def test_left_as_found_and_repeatable() -> None:

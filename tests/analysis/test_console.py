@@ -85,7 +85,9 @@ def test_an_interruption_tells_how_to_go_on(
     assert "--out out --resume goes on" in capsys.readouterr().err
 
 
-def test_transfer_against_a_trained_network(model: list[str], weights: Path, tmp_path: Path) -> None:
+def test_transfer_against_a_trained_network(
+    model: list[str], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = tmp_path / "other.safetensors"
     save_weights(small_cnn(1), other)
     against = ["--against", f"small_cnn={weights}", "--against", f"small_cnn={other}"]
@@ -93,6 +95,46 @@ def test_transfer_against_a_trained_network(model: list[str], weights: Path, tmp
     page = Path("out", PAGE).read_text(encoding="utf-8")
     assert "<td>short</td>" in page  # named after the folder of its run
     assert "<td>other</td>" in page  # or after the file
+    save_weights(small_cnn(2), other)
+    again = ("analyse", "transfer", *model, *against, "--steps", "3", "--resume")
+    assert "files_sha256 was" in error_of(capsys, *again), "the other network is another one now"
+
+
+def test_a_command_refused_before_it_began_leaves_the_folder_free(
+    model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "threshold: expected" in error_of(capsys, "analyse", "fooling", *model, "--threshold", "2")
+    assert not any(Path("out").iterdir())
+    assert run("analyse", "fooling", *model, "--trials", "2") == 0
+
+
+def test_training_data_are_part_of_what_the_linear_command_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    parts = {f"x_{part}": rng.integers(0, 256, (40, 1, 4, 4), dtype=np.uint8) for part in ("train", "test")}
+    labels = {f"y_{part}": np.arange(40) % 2 for part in ("train", "test")}
+    command = (
+        "analyse",
+        "linear",
+        "--data",
+        "tiny.npz",
+        "--classes",
+        "0,1",
+        "--lambdas",
+        "3",
+        "--steps",
+        "2",
+        "--out",
+        "out",
+    )
+    np.savez("tiny.npz", **parts, **labels)
+    assert run(*command, "--regression-classes", "0,1") == 0
+    np.savez("tiny.npz", **{**parts, "x_train": 255 - parts["x_train"]}, **labels)
+    assert "data_sha256 was" in error_of(capsys, *command, "--regression-classes", "0,1", "--resume")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +142,8 @@ def test_transfer_against_a_trained_network(model: list[str], weights: Path, tmp
     [
         (["spectrum", "--resume"], "--resume needs --out"),
         (["spectrum", "--samples", "0"], "--samples: expected at least 1, got 0"),
+        (["spectrum", "--seed", "-1"], "--seed: expected at least 0, got -1"),
+        (["spectrum", "--device", "nowhere"], "device: nowhere cannot be used"),
         (["spectrum", "--weights", "w"], "--model is missing"),
         (["spectrum", "--data", "elsewhere.npz"], "elsewhere.npz"),
         (["linear", "--classes", "7"], "--classes: expected two classes such as 7,9, got '7'"),

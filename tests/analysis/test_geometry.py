@@ -151,6 +151,15 @@ def test_without_tilt_the_plane_shows_the_largest_spread() -> None:
     torch.testing.assert_close(plane.normal, torch.tensor([1.0, 0.0]).double(), rtol=0, atol=ROUND)
 
 
+@pytest.mark.parametrize("direction", [(0.0, 1.0), (1.0, 0.0), (1.0, 3.0)])
+def test_a_plane_of_samples_on_a_line(direction: tuple[float, float]) -> None:
+    """Nothing varies across the line that joins the classes: any direction orthogonal to it will do."""
+    w = torch.tensor(direction, dtype=torch.float64)
+    plane = tilting_plane(torch.tensor([[-1.0], [1.0], [2.0]]) * w, torch.tensor([0, 1, 1]), w)
+    torch.testing.assert_close(plane.axes @ plane.axes.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=ROUND)
+    torch.testing.assert_close(plane.axes[0], w / w.norm(), rtol=0, atol=ROUND)
+
+
 def test_float32_inputs_are_measured_in_float64(classes: tuple, weight: torch.Tensor) -> None:
     inputs, labels = classes
     single = inputs.float()
@@ -175,6 +184,14 @@ def test_float32_inputs_are_measured_in_float64(classes: tuple, weight: torch.Te
 def test_errors_name_the_argument(call, named: str, classes: tuple, weight: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=f"^{named}: "):
         call(*classes, weight)
+
+
+def test_inputs_that_are_no_tensor(classes: tuple, weight: torch.Tensor) -> None:
+    inputs, labels = classes
+    for call in (margin_distances, empirical_risk, tilting_plane, mirror_image):
+        given = (labels,) if call is not mirror_image else ()
+        with pytest.raises(TypeError, match=r"^inputs: expected a torch\.Tensor, got list"):
+            call(inputs.tolist(), *given, weight)
 
 
 def test_plot(classes: tuple, weight: torch.Tensor) -> None:

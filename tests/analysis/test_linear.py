@@ -130,6 +130,19 @@ def test_one_weight_for_all_and_one_for_each():
     torch.testing.assert_close(single.points, shared.points[:1])
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_weights_may_have_the_shape_of_the_inputs(count):
+    x, w, b = rows(count=count)
+    for given in (w, w.reshape(x.shape)):
+        assert torch.equal(nearest_in_half_space(x, given, b).points, nearest_in_half_space(x, w, b).points)
+    for given in (w[0], w[0].reshape(SHAPE), w[:1]):
+        expected = nearest_in_half_space(x, w[:1].expand_as(w), b)
+        assert torch.equal(nearest_in_half_space(x, given, b).points, expected.points)
+    if count > 1:
+        with pytest.raises(ValueError, match=r"^weight: expected"):
+            nearest_in_half_space(x, w.T, b)
+
+
 def test_projected_and_mirror_images():
     x, w, b = rows(count=30)
     w, b = w[0], b[0].item()

@@ -144,6 +144,26 @@ def test_adversarial_directions_of_a_linear_model() -> None:
         assert not torch.equal(run(**changed), base), changed
 
 
+def test_adversarial_directions_of_a_confident_network() -> None:
+    """The gradients of two classes are along w₁ − w₀ whatever their distance, also where 1 − p_y is 0 in float32."""
+    weight, x = _matrix(2, 6).float(), _inputs().float()
+    labels = torch.zeros(7, dtype=torch.int64)
+    near, far = (
+        adversarial_directions(
+            lambda x, gap=gap: x.flatten(1) @ weight.T + torch.tensor([gap, 0.0]), x, labels, eps=0.5, steps=3
+        )
+        for gap in (0.0, 60.0)
+    )
+    torch.testing.assert_close(far, near, rtol=0, atol=1e-5)  # a few steps of float32
+
+
+def test_inputs_that_require_a_gradient() -> None:
+    x, labels = _inputs(), torch.zeros(7, dtype=torch.int64)
+    expected = adversarial_directions(_network(), x, labels, eps=0.5)
+    found = adversarial_directions(_network(), x.clone().requires_grad_(), labels, eps=0.5)
+    assert torch.equal(found, expected)
+
+
 def test_plot() -> None:
     pytest.importorskip("matplotlib")
     x = _inputs()

@@ -97,6 +97,16 @@ def test_max_pools(pool: nn.Module, windows: int) -> None:
     assert float(pool(x).norm()) == pytest.approx(bound)
 
 
+def test_a_layer_that_comes_twice_counts_twice() -> None:
+    layer, pool = nn.Linear(2, 2, bias=False), nn.MaxPool2d(2)
+    layer.weight.data.copy_(torch.diag(torch.tensor([3.0, 1.0])))
+    found = lipschitz_upper(nn.Sequential(layer, nn.ReLU(), layer), (2,))
+    assert [one.name for one in found.layers] == ["0", "1", "2"]
+    assert found.bound == pytest.approx(9, rel=1e-12)
+    shrunk = lipschitz_upper(nn.Sequential(pool, pool, nn.Flatten(), nn.Linear(4, 2)), (1, 8, 8))
+    assert len(shrunk.layers) == 4
+
+
 @pytest.mark.parametrize("orthogonal", [True, False])
 def test_equality_for_linear_networks(orthogonal: bool) -> None:
     """One linear layer, or orthogonal ones: the lower bound is the upper one."""
@@ -212,6 +222,8 @@ def test_errors() -> None:
 def test_plot() -> None:
     pytest.importorskip("matplotlib")
     found = lipschitz_bounds(relu_net(), batch_of(5).inputs, eps=0.1, steps=2)
+    (axis,) = lipschitz_bounds(conv_net().eval(), images(), eps=0.1, steps=2, layer_steps=1).plot().axes
+    assert all(math.isfinite(end) for end in axis.get_xlim()), "the bound is inf"
     (axis,) = found.plot().axes
     at_inputs, near, bound = axis.lines
     assert at_inputs.get_xdata() == pytest.approx(found.lower.at_inputs.sort().values)

@@ -129,6 +129,23 @@ def test_all_of_the_largest_are_all() -> None:
     assert not zero.values.any()
 
 
+def test_equal_values_are_all_found() -> None:
+    """Products from one start see each value once; the copies are found where the space of the start is used up."""
+    matrix, x = with_spectrum([3.0, 3.0, 1.0], 8, 9), torch.rand(2, 9, dtype=torch.float64)
+    found = jacobian_spectrum(linear(matrix), x, k=2)
+    torch.testing.assert_close(found.values, torch.full((2, 2), 3.0, dtype=torch.float64), rtol=0, atol=1e-13)
+
+
+def test_a_zero_jacobian_is_known_at_once() -> None:
+    """Where the largest alone is asked for, a sample without a slope does not keep the others."""
+    matrix = with_spectrum([0.5**i for i in range(30)], 30, 40)
+    x = torch.rand(3, 40, dtype=torch.float64)
+    x[1] = 0
+    found = jacobian_spectrum(lambda x: (x @ matrix.T) * (x.sum(1, keepdim=True) > 0), x, k=1)
+    assert found.values[:, 0].tolist() == pytest.approx([1, 0, 1], rel=1e-7)  # (1e-4)² over the gap, and to spare
+    assert found.steps < 15
+
+
 def test_layers_and_their_largest() -> None:
     model, x = relu_net(sizes=(20, 40, 30, 9)), batch_of(4, 20).inputs
     full = torch.linalg.svdvals(jacobian(model, x, "3"))

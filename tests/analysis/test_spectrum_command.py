@@ -12,7 +12,7 @@ from pyrobust.data import Data
 from tests.analysis.test_jacobian import conv_net, images
 
 pytest.importorskip("matplotlib")
-from pyrobust.analysis.commands.spectrum import perturbed, radius_for, spectrum_sections
+from pyrobust.analysis.commands.spectrum import perturbed, spectrum_sections
 
 
 def session_of(model: nn.Module) -> Session:
@@ -55,9 +55,6 @@ def test_options() -> None:
     torch.testing.assert_close(
         points - fresh.inputs, 0.01 * torch.arange(1.0, 13).reshape(-1, 1, 1, 1).expand(12, 2, 4, 4)
     )
-    assert radius_for(points - fresh.inputs) == pytest.approx(
-        0.01 * 32**0.5 * 11.45, rel=1e-4
-    )  # of 1 … 12: 1 + 0.95 · 11
     assert alignment(model, fresh.inputs, points, "2").cosines.shape == (12, 32)
 
 
@@ -69,8 +66,26 @@ def test_a_network_without_an_upper_bound() -> None:
     assert "bound" not in bounds.data
 
 
+def test_a_network_that_cannot_be_drawn_anew() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.full((32,), 2.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.scale
+
+    model = nn.Sequential(nn.Flatten(), Scaled(), nn.Linear(32, 3)).eval()
+    values, *_ = spectrum_sections(session_of(model), eps=0.1)
+    assert values.data["spectra"].keys() == {"net"}
+    assert "No untrained network: model: 1 (Scaled) has no reset_parameters." in values.text
+
+
 def test_nothing_to_take_the_radius_from() -> None:
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(32, 3)).eval()
+    with torch.no_grad():
+        constant[1].weight.zero_()
     with pytest.raises(ValueError, match="eps: the attack found no adversarial example"):
-        radius_for(torch.zeros(3, 4))
+        spectrum_sections(session_of(constant))
     with pytest.raises(ValueError, match="eps: expected a finite number > 0"):
         spectrum_sections(session_of(conv_net(torch.float32).eval()), eps=0.0)

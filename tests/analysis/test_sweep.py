@@ -176,6 +176,27 @@ def test_no_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             regularisation_sweep(*ALL, pairs=[PAIR], loss=loss, lambdas=[1.0], tolerance=TIGHT)
 
 
+def test_too_small_a_lambda_is_an_error() -> None:
+    """λ I is lost beside 10⁵ times the squares of pixels up to 255, of too few samples to make up the rank."""
+    with pytest.raises(NotSolvedError, match=r"classes 1 and 8: hinge loss, λ = 1e-\d\d: too small"):
+        regularisation_sweep(
+            255 * ALL[0], ALL[1], 255 * ALL[2], ALL[3], pairs=[PAIR], lambdas=[10.0**k for k in range(-14, 10)]
+        )
+
+
+@pytest.mark.parametrize("loss", ["hinge", "softplus"])
+def test_far_above_the_limit_the_weights_have_their_direction(loss: str) -> None:
+    """There the gap of w = 0 is lost in rounding; of n samples w is n/2λ or n/4λ times the difference of the means."""
+    found = regularisation_sweep(*ALL, pairs=[PAIR], loss=loss, lambdas=[1e14], images=1)
+    inputs, labels = _samples(images=1)
+    apart = nearest_centroid(inputs, labels).weight
+    expected = apart / 1e14 * (1.0 if loss == "hinge" else 0.5)
+    # Newton's step from 0 is exact but for the curvature of softplus, a rounding here.
+    torch.testing.assert_close(found.weight[0, 0], expected, rtol=0, atol=1e-9 * float(expected.norm()))
+    assert float(found.angle) < 1e-7
+    assert float(found.adversarial_distance) == pytest.approx(0.5 * float(apart.norm()), rel=1e-9)
+
+
 def test_pairs_images_and_order() -> None:
     both = regularisation_sweep(*ALL, pairs=[(3, 9), PAIR], lambdas=[1.0], images=50)
     one = regularisation_sweep(*ALL, pairs=[PAIR], lambdas=[1.0], images=50)

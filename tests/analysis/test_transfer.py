@@ -116,6 +116,10 @@ def test_no_sample_in_common_is_no_number():
     [
         ({"models": {}}, "models: expected"),
         ({"attack": "pgd"}, "attack: expected a callable"),
+        (
+            {"attack": lambda model, inputs, labels, **options: None},
+            "attack: expected a result like inputs, got NoneType",
+        ),
         ({"attack": lambda model, inputs, labels, **options: inputs[:1]}, "attack: expected a result like inputs"),
         ({"batch_size": 0}, "batch_size: expected"),
         ({"bounds": (0.0, 0.5)}, "inputs: expected values inside"),

@@ -92,6 +92,16 @@ def test_dead_units_stay_at_the_noise():
     assert torch.equal(found.before, found.activation)
 
 
+def test_gradients_that_autograd_expands():
+    def total(x):  # its gradient is one number, expanded to the shape of x
+        z = x.sum((1, 2, 3)).unsqueeze(1)
+        return torch.cat([z, -z], 1)
+
+    found = activation_maximisation(total, (1, 2, 2), torch.arange(2), decay=0.25, steps=200)
+    # max of ± sum x − 0.25 ‖x‖² over the box is 4 · 0.75 at its bright corner, and 0 at its dark one.
+    torch.testing.assert_close(found.activation, torch.tensor([4.0, 0.0]))
+
+
 def test_recognition():
     model = linear().train()
     images = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -150,6 +160,18 @@ def test_rms_kernels_and_their_choice():
     assert [layer.chosen for layer in other.layers] != [layer.chosen for layer in found.layers]
     assert len(filters(model, example).layers[0].kernels) == 16  # as many as there are
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_weights_under_spectral_normalisation_are_read_without_moving_it():
+    torch.manual_seed(0)
+    dense = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 8))
+    model = nn.Sequential(nn.Flatten(), dense).train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    (layer,) = filters(model, torch.rand(1, 1, 2, 2)).layers
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert dense.training
+    assert layer.rms == pytest.approx(model.eval()[1].weight.square().mean().sqrt().item(), rel=1e-6)
 
 
 def test_dense_layers_on_images_colours_and_leaving_the_model():

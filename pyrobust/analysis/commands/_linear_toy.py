@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from pyrobust.analysis.geometry import Loss
 from pyrobust.analysis.page import Section, Table
 from pyrobust.analysis.slider import Slider
 from pyrobust.analysis.toy import ToyProblem, tilted_boundaries, toy_problem
-from pyrobust.analysis.toy_boundaries import Loss, ToyBoundaries, toy_boundaries
+from pyrobust.analysis.toy_boundaries import ToyBoundaries, toy_boundaries
 
 NAMES: dict[Loss, str] = {"hinge": "support vector machine", "softplus": "logistic regression"}
 

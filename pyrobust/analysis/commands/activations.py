@@ -82,7 +82,11 @@ def _shared(found: dict[str, SharedActivations], reference: float) -> Section:
 def _cells(found: dict[str, CellSizes]) -> Section:
     at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     sizes = {f"{place}, {name}": values for place, one in found.items() for name, values in one.sizes.items()}
-    rows = [(name, *(f"{v:.3g}" for v in torch.quantile(v.double(), at).tolist())) for name, v in sizes.items()]
+    # Nearest: between a size and one that is inf there is nothing.
+    rows = [
+        (name, *(f"{v:.3g}" for v in torch.quantile(v.double(), at, interpolation="nearest").tolist()))
+        for name, v in sizes.items()
+    ]
     return Section(
         "Linear cells",
         "Distance along a direction at which the first unit changes its piece, or the first max pooling its winner: up to there "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pyrobust._checks import check_logits
 from pyrobust.analysis.filters import Filters, filters
 from pyrobust.analysis.page import Section, Table
 from pyrobust.analysis.recognition import Recognised, recognised
@@ -30,7 +31,7 @@ def filters_sections(
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"data: expected images (N, C, H, W) with 1 or 3 channels, got {tuple(x.shape)}")
     with torch.no_grad():
-        classes = session.model(x[:1]).shape[1]
+        classes = check_logits(session.model(x[:1]), 1)
     targets = torch.arange(classes, device=session.device)
     preferred = activation_maximisation(
         session.model, x.shape[1:], targets, decay=decay, origin=x.mean(0), steps=steps, dtype=x.dtype,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pyrobust._checks import check_logits
 from pyrobust.analysis.fooling import FoolingCurve, fooling_curve, fooling_images, plot_fooling_curves
 from pyrobust.analysis.page import Section, Table
 from pyrobust.analysis.recognition import recognised
@@ -27,7 +28,7 @@ def fooling_sections(session: Session, trials: int = 50, steps: int = 10, thresh
         raise ValueError(f"steps: expected an integer >= 2, got {steps!r}")
     model, shape, dtype = session.model, session.inputs.shape[1:], session.inputs.dtype
     with torch.no_grad():
-        classes = model(session.inputs[:1]).shape[1]
+        classes = check_logits(model(session.inputs[:1]), 1)
     targets = torch.arange(classes, device=session.device)
     images = fooling_images(model, targets, shape, dtype=dtype, seed=session.seed)
     found = recognised(model, images, targets, batch_size=session.batch_size)

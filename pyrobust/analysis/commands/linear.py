@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pyrobust.analysis.geometry import Loss
 from pyrobust.analysis.page import Section
 from pyrobust.analysis.session import Session
 from pyrobust.analysis.slider import DPI, Slider
-from pyrobust.analysis.sweep import Loss, Sweep, regularisation_sweep
+from pyrobust.analysis.sweep import Sweep, regularisation_sweep
 from pyrobust.analysis.sweep_view import SweepView
 from pyrobust.attacks._common import check_count, check_positive
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyrobust.analysis._draw_linearity import draw_linearity
 from pyrobust.analysis.calibration import Calibration, calibration
+from pyrobust.analysis.commands._radius import sufficient_norm
 from pyrobust.analysis.linearity import (
     LocalLinearity,
     adversarial_directions,
@@ -23,7 +24,6 @@ from pyrobust.attacks import fmn
 from pyrobust.attacks._common import check_count, check_positive
 from pyrobust.evaluation.checks import predict, verify
 
-FOOLED = 0.95  # share of the samples that the reference distance suffices for: "almost all" in seed 004
 QUARTILES = ("lower quartile", "median", "upper quartile")
 
 
@@ -85,7 +85,7 @@ def smallest_norms(session: Session, steps: int) -> Tensor:
 
 
 def reference_distance(found: Tensor, reach: float | None) -> float:
-    """Half the reach: by default the norm that suffices for `FOOLED` of the samples, of those where one was found.
+    """Half the reach: by default the norm that suffices for 95 % of the samples, of those where one was found.
 
     Raises:
         ValueError: the reach is not a number above 0, or none was found to take it from.
@@ -93,10 +93,7 @@ def reference_distance(found: Tensor, reach: float | None) -> float:
     if reach is not None:
         check_positive(reach=reach)
         return reach / 2
-    broken = found[(found > 0) & found.isfinite()]
-    if not len(broken):
-        raise ValueError("reach: the attack found no adversarial example to take it from; give it as a number")
-    return float(torch.quantile(broken, FOOLED))
+    return sufficient_norm("reach", found)
 
 
 def directions_of(session: Session, eps: float) -> dict[str, Tensor]:

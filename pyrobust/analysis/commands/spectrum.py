@@ -10,6 +10,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust.analysis._draw_spectrum import draw_alignments, draw_spectra
 from pyrobust.analysis.alignment import Alignment, alignment, reinitialised
+from pyrobust.analysis.commands._radius import sufficient_norm
 from pyrobust.analysis.layer_norms import LipschitzUpper, lipschitz_upper
 from pyrobust.analysis.lipschitz import LipschitzBounds, lipschitz_lower
 from pyrobust.analysis.operator_norms import operator_norms
@@ -21,7 +22,6 @@ from pyrobust.attacks import deepfool, pgd
 from pyrobust.attacks._common import check_positive
 from pyrobust.evaluation.formatting import NORM_NAMES
 
-FOOLED = 0.95  # share of the samples that the default radius suffices for: "almost all" in seed 004
 PGD_STEPS = 10
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -37,12 +37,16 @@ def spectrum_sections(
         k: the spectrum is of so many of the largest singular values; None: of all.
         eps: l2 radius of the gradient ascent and of the search for steep points; None: that which suffices for 95 % of the
             samples.
-        untrained: show the same architecture with fresh weights too.
+        untrained: show the same architecture with fresh weights too, where its modules say how they are drawn.
     """
     if eps is not None:
         check_positive(eps=eps)
-    fresh = {"untrained": reinitialised(session.model, session.seed)} if untrained else {}
-    networks = {session.name: session.model, **fresh}
+    networks, why = {session.name: session.model}, ""
+    if untrained:
+        try:
+            networks["untrained"] = reinitialised(session.model, session.seed)
+        except ValueError as error:  # weights of which nobody says how they are drawn
+            why = f" No untrained network: {error}."
     spectra = {
         name: jacobian_spectrum(
             model, session.inputs, layer, k=k, batch_size=session.batch_size, seed=session.seed, work=session.work,
@@ -51,7 +55,7 @@ def spectrum_sections(
         for name, model in networks.items()
     }  # fmt: skip
     smallest = perturbed(session, "smallest perturbations", lambda x, y, _: deepfool(session.model, x, y))
-    radius = radius_for(smallest - session.inputs) if eps is None else eps
+    radius = sufficient_norm("eps", ops.lp_norm(smallest - session.inputs, 2)) if eps is None else eps
     ascent = perturbed(
         session,
         "gradient ascent",
@@ -70,7 +74,7 @@ def spectrum_sections(
     }  # fmt: skip
     outputs = "logits" if layer is None else f"outputs of {layer}"
     return [
-        _spectrum(spectra, outputs, k),
+        _spectrum(spectra, outputs, k, why),
         _norms(session, layer, outputs),
         *([_alignment(aligned, outputs, radius)] if aligned else []),
         _lipschitz(session, radius),
@@ -88,19 +92,7 @@ def perturbed(session: Session, name: str, attack: Callable[[Tensor, Tensor, Ten
     return joined(results)["points"].to(session.device)
 
 
-def radius_for(shifts: Tensor) -> float:
-    """The l2 norm that suffices for `FOOLED` of the samples that an attack moved.
-
-    Raises:
-        ValueError: it moved none.
-    """
-    norms = ops.lp_norm(shifts, 2).double()
-    if not bool(norms.any()):
-        raise ValueError("eps: the attack found no adversarial example to take it from; give it as a number")
-    return float(torch.quantile(norms[norms > 0], FOOLED))
-
-
-def _spectrum(spectra: dict[str, JacobianSpectrum], outputs: str, k: int | None) -> Section:
+def _spectrum(spectra: dict[str, JacobianSpectrum], outputs: str, k: int | None, why: str) -> Section:
     rows = []
     for name, one in spectra.items():
         first, last = one.values[:, 0], one.values[:, -1]
@@ -114,7 +106,7 @@ def _spectrum(spectra: dict[str, JacobianSpectrum], outputs: str, k: int | None)
         "Singular values",
         f"{shown} singular values of the Jacobian of the {outputs} in the inputs, by rank, over the samples; untrained is the same "
         "architecture with fresh weights. The largest, σ₁, is the most that a small change of the inputs is stretched, in l2. The "
-        "share is that of σ₁² in the sum of all squares shown, the stable rank its inverse; both are medians.",
+        "share is that of σ₁² in the sum of all squares shown, the stable rank its inverse; both are medians." + why,
         figure=draw_spectra(spectra),
         table=Table(("network", "σ₁, 5 %", "median", "95 %", "smallest", "share of σ₁²", "stable rank"), rows),
         data={"spectra": spectra},
