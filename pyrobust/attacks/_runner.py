@@ -49,14 +49,14 @@ class Runner:
         match stage.name:
             case "ddn":
                 return self._call(ddn, norm, stage.steps, **restarts)
-            case "pdgd":
-                return self._call(pdgd, norm, stage.steps, **restarts)
             case "sigma_zero":
                 return self._call(sigma_zero, norm, stage.cost)
             case "towards":
                 return self._call(pdpgd, norm, stage.steps, labels=self.ranked[stage.rank].contiguous(), targeted=True)
             case "refine":
-                return self._call(pdgd if norm == "l2" else pdpgd, norm, stage.refine, starts=best)
+                return self._call(pdpgd, norm, stage.refine, starts=best)
+            case "pdgd":
+                return self._call(pdgd, norm, stage.refine, starts=best)
         start: dict[str, Tensor] = {"starts": self._mixed(stage)} if stage.mix else {}
         if stage.name == "pdpgd":
             return self._call(pdpgd, norm, stage.steps, **restarts)

@@ -20,7 +20,7 @@ class Stage(NamedTuple):
 
     Attributes:
         name: as the result tells it: an attack; "pdpgd_l1", "pdpgd_l2" or "pdpgd_linf", points of that norm that are started
-            from; "towards" another class; "noise", started from; "refine", the nearest point so far.
+            from; "towards" another class; "noise", started from; "refine" and "pdgd", the nearest point so far.
         steps: of the attack; of the one that finds where to start.
         refine: steps of the run from a start.
         restarts: of the attack.
@@ -45,12 +45,18 @@ class Stage(NamedTuple):
         """Gradients a sample, at most."""
         return self.steps * self.restarts + self.refine
 
+    @property
+    def is_start(self) -> bool:
+        """Whether it is one of its own, apart from the nearest point so far."""
+        return self.name not in _LAST
 
+
+_LAST = ("refine", "pdgd")
 # Up to these budgets, shares of the attacks that are good within few steps. The primal-dual attack goes further where it has
 # the steps to explore classes and starts.
 _SHARES: dict[str, dict[float, dict[str, float]]] = {
     "linf": {249: {"pdpgd": 1.0}},
-    "l2": {149: {"ddn": 0.5, "noise": 0.5}, 249: {"ddn": 0.35, "noise": 0.3, "refine": 0.35}},
+    "l2": {149: {"ddn": 0.5, "noise": 0.5}, 249: {"ddn": 0.35, "noise": 0.3, "pdgd": 0.35}},
     "l1": {249: {"pdpgd": 1.0}},
     "l0": {
         199: {"sigma_zero": 1.0},
@@ -93,6 +99,7 @@ _STARTS: dict[str, dict[float, _Starts]] = {
     "l0": {math.inf: _Starts(0.05, ("linf",), None, (0.5, 0.75), towards=False)},
 }
 _MIX = 0.5  # of noise, where an attack in another norm starts from it
+_PDGD = 0.5  # of what is left for the nearest point in l2
 _DRAWS = 100  # a round has fewer stages
 _RUN = 1000  # gradients; a larger budget buys as many starts again
 
@@ -110,7 +117,7 @@ def plan(norm: str, budget: int, classes: int) -> list[Stage]:
             steps[-1] += budget // rounds - sum(steps)
             stages = [
                 Stage(name, 0, count, mix=_MIX * (name == "noise"))
-                if name in ("noise", "refine")
+                if name in ("noise", *_LAST)
                 else Stage(name, count, restarts=rounds)
                 for name, count in zip(names, steps, strict=True)
             ]
@@ -123,7 +130,10 @@ def plan(norm: str, budget: int, classes: int) -> list[Stage]:
         for number in range(rounds)
         for stage in _round(number, starts, unit, classes)
     ]
-    return [*stages, Stage("refine", 0, budget - sum(stage.cost for stage in stages), norm=_IN.get(norm))]
+    left = budget - sum(stage.cost for stage in stages)
+    last = int(left * _PDGD) if norm == "l2" else 0
+    stages.append(Stage("refine", 0, left - last, norm=_IN.get(norm)))
+    return [*stages, Stage("pdgd", 0, last)] if last else stages
 
 
 def _round(number: int, starts: _Starts, unit: int, classes: int) -> list[Stage]:

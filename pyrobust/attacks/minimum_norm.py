@@ -87,10 +87,10 @@ def minimum_norm(
 
     In linf, l2 and l1 a stage from 250 gradients on is a short run of :func:`pdpgd` that closes in from another start: the
     input, towards its two likeliest other classes; the points that it finds in other norms; images mixed with noise. The
-    last one refines the nearest point of all. In l0, from 750 on, :func:`pdpgd` and :func:`sigma_zero` come first, and the
-    runs from the starts minimise the l1 norm, after which their points are made as sparse as they can by forward passes.
-    Smaller budgets use what is good within few steps. Each further thousand of ``budget`` is as many starts again, from
-    noise and towards further classes.
+    last ones refine the nearest point of all, in l2 by :func:`pdgd` too. In l0, from 750 on, :func:`pdpgd` and
+    :func:`sigma_zero` come first, and the runs from the starts minimise the l1 norm, after which their points are made as
+    sparse as they can by forward passes. Smaller budgets use what is good within few steps. Each further thousand of
+    ``budget`` is as many starts again, from noise and towards further classes.
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.
@@ -157,7 +157,7 @@ def minimum_norm(
             if stage.norm is not None:
                 points = sparsest(points)
             state = SearchState(points, offer(points), nearest.adv, nearest.distance)
-            if stage.name != "refine":
+            if stage.is_start:
                 found.append(distance_of(points).masked_fill(~state.adversarial, math.inf))
             won = torch.where(nearest.distance < before, len(names), won)
             names.append(stage.name if stage.norm is None else f"{stage.name} in {stage.norm}")
