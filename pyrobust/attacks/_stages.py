@@ -2,7 +2,7 @@
 
 What a search finds depends most on the basin that it starts in. So where the budget allows, a stage is a start and a short
 run that closes in on the boundary from there, and starts differ as much as they can: the input, towards its nearest and
-second classes; what the attack finds in another norm; images mixed with noise. The last stage refines the nearest point of
+second classes; what the attack finds in another norm; images mixed with noise. The last stages refine the nearest point of
 all. On linf-trained MNIST networks, whose gradient at the input says little, that lowers the norm by a twentieth (l1) or a
 fiftieth (l2) against one attack with the whole budget; elsewhere by a little.
 
@@ -110,18 +110,16 @@ def plan(norm: str, budget: int, classes: int) -> list[Stage]:
     Args:
         classes: that the attack may run into: 1 where it is targeted.
     """
-    rounds = max(1, budget // _RUN)
     for most, shares in _SHARES[norm].items():
         if budget <= most:
-            names, steps = list(shares), [int(share * budget / rounds) for share in shares.values()]
-            steps[-1] += budget // rounds - sum(steps)
+            names, steps = list(shares), [int(share * budget) for share in shares.values()]
+            steps[-1] += budget - sum(steps)
             stages = [
-                Stage(name, 0, count, mix=_MIX * (name == "noise"))
-                if name in ("noise", *_LAST)
-                else Stage(name, count, restarts=rounds)
+                Stage(name, 0, count, mix=_MIX * (name == "noise")) if name in ("noise", *_LAST) else Stage(name, count)
                 for name, count in zip(names, steps, strict=True)
             ]
             return [stage for stage in stages if stage.cost > 0]
+    rounds = max(1, budget // _RUN)
     starts = next(starts for most, starts in _STARTS[norm].items() if budget <= most)
     unit, before = int(starts.unit * budget / rounds), _BEFORE.get(norm, {})
     stages = [Stage(name, int(share * budget / rounds), restarts=rounds) for name, share in before.items()]
