@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from reproduction import reproduced
 from torch import nn
 
 pytest.importorskip("sklearn")
@@ -22,12 +22,8 @@ from pyrobust.models import mlp
 
 
 def smoke(script: Any, folder: Path, name: str) -> tuple[str, dict[str, Any]]:
-    assert script.main(["--smoke", "--device", "cpu", "--out", str(folder)]) == 0
-    start = folder / f"{name}-smoke-tables"
-    markdown, content = start.with_suffix(".md").read_text(), json.loads(start.with_suffix(".json").read_text())
-    pictures = sorted(path.name for path in folder.glob("*.png"))
+    markdown, content, pictures = reproduced(script, folder, name)
     assert len(pictures) >= 2
-    assert all(f"]({picture})" in markdown for picture in pictures)
     assert content["machine"]
     assert content["versions"]["torch"] == torch.__version__
     return markdown, content

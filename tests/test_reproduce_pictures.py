@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from reproduction import reproduced
 from torch import nn
 
 pytest.importorskip("sklearn")
@@ -20,11 +20,7 @@ from bench.reproduce.weight_decay_lenet import HIGH, LOW, moved, one_of_each, te
 
 
 def smoke(script: Any, folder: Path, name: str) -> tuple[str, dict[str, Any]]:
-    assert script.main(["--smoke", "--device", "cpu", "--out", str(folder)]) == 0
-    start = folder / f"{name}-smoke-tables"
-    markdown, content = start.with_suffix(".md").read_text(), json.loads(start.with_suffix(".json").read_text())
-    pictures = sorted(path.name for path in folder.glob("*.png"))
-    assert all(f"]({picture})" in markdown for picture in pictures)
+    markdown, content, pictures = reproduced(script, folder, name)
     assert markdown.count("](") == len(pictures)
     for claim in content["claims"]:
         assert f"**{'holds' if claim['holds'] else 'does not hold'}**: {claim['text']}" in markdown

@@ -24,6 +24,7 @@ from rich.table import Table as Grid
 from torch import nn
 
 from pyrobust._checks import check_inputs, check_labels
+from pyrobust._commands import built, import_from_here, interruptible, one_thread, trained
 from pyrobust.analysis.page import Section, Table, write_page
 from pyrobust.analysis.session import Session
 from pyrobust.analysis.work import PARTS, Progress, Work
@@ -32,8 +33,6 @@ from pyrobust.evaluation.environment import describe
 from pyrobust.evaluation.formatting import date
 from pyrobust.evaluation.store import MANIFEST, Store, check_folder
 from pyrobust.evaluation.subject import device_of, hash_model, hash_tensors
-from pyrobust.models import digits_cnn, load_weights
-from pyrobust.models.reference import build_model
 
 Sections = Callable[..., list[Section]]
 
@@ -113,8 +112,7 @@ def _analyse(
     weights: Path | None = None, data: str | None = None,
 ) -> None:  # fmt: skip
     console = Console()
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that modules in the current folder are found
+    import_from_here()
     source = load(data or "digits")
     name = (model or "digits CNN").rpartition(":")[2] if needs_model else ""
     parts = [what, *name.split(), source.name, f"{datetime.now():%Y%m%d-%H%M%S}"]
@@ -127,52 +125,46 @@ def _analyse(
     used = [("inputs", inputs), ("labels", labels)]
     if not needs_model and source.train is not None:
         used += zip(("train inputs", "train labels"), source.train, strict=True)
-    threads = torch.get_num_threads()
+    on_digits = needs_model and model is None and source.name == "digits"
     try:
-        if needs_model and model is None and source.name == "digits":
-            torch.set_num_threads(1)  # batches of so small a network are too little work to share
-        network = _network(model, weights, seed, console, source) if needs_model else nn.Identity()
-        network.to(target)
-        manifest = {
-            "settings": {
+        with interruptible(folder, MANIFEST), one_thread(on_digits):
+            network = _network(model, weights, seed, console, source) if needs_model else nn.Identity()
+            network.to(target)
+            settings = {
                 "analysis": what,
                 "options": {key: str(value) for key, value in options.items() if value is not None},
+                "files_sha256": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files],
                 "model_sha256": hash_model(network),
                 "data_sha256": hash_tensors(used),
                 "samples": len(labels),
                 "batch_size": batch_size,
                 "seed": seed,
-                **(
-                    {"files_sha256": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]} if files else {}
-                ),
-            },
-            "environment": describe(target),
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        }
-        kept = Store.open(folder, manifest, resume).manifest
-        with _display(console) as progress:
-            work = Work(folder, progress)
-            made = sections(Session(network, name, source, inputs, labels, target, seed, batch_size, work))
-        heading = (
-            f"{what.capitalize()}: {name} on {source.name}" if needs_model else f"{what.capitalize()}: {source.name}"
-        )
-        subtitle = f"pyrobust {kept['environment']['pyrobust']} · {date(kept['started'])}"
-        page = write_page(folder, heading, made, _setting_rows(kept, name, source.name), kept["environment"], subtitle)
-    except KeyboardInterrupt:
-        hint = f"; the same command with --out {folder} --resume goes on" if (folder / MANIFEST).exists() else ""
-        print(f"error: interrupted{hint}", file=sys.stderr)
-        raise typer.Exit(130) from None
+            }
+            kept = Store.open(folder, _manifest(settings, target), resume).manifest
+            with _display(console) as progress:
+                work = Work(folder, progress)
+                made = sections(Session(network, name, source, inputs, labels, target, seed, batch_size, work))
+            heading = f"{what.capitalize()}: " + (f"{name} on {source.name}" if needs_model else source.name)
+            subtitle = f"pyrobust {kept['environment']['pyrobust']} · {date(kept['started'])}"
+            rows = _setting_rows(kept, name, source.name)
+            page = write_page(folder, heading, made, rows, kept["environment"], subtitle)
     except ValueError:
         if not (folder / PARTS).exists():  # so that the corrected command may use the folder
             (folder / MANIFEST).unlink(missing_ok=True)
         raise
-    finally:
-        torch.set_num_threads(threads)
     for section in made:
         if section.table is not None:
             _print_table(console, section.title, section.table)
     console.print(f"page: [bold]{os.fspath(page)}[/bold]", soft_wrap=True)
+
+
+def _manifest(settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        "settings": settings,
+        "environment": describe(device),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
 
 
 def _print_table(console: Console, title: str, table: Table) -> None:
@@ -201,16 +193,11 @@ def _setting_rows(manifest: Mapping[str, Any], model: str, data: str) -> list[tu
 
 
 def _network(reference: str | None, weights: Path | None, seed: int, console: Console, source: Data) -> nn.Module:
-    if reference is None:
-        if source.name != "digits":
-            raise ValueError(f"--model is missing: the default network is for digits, not for {source.name}")
-        told = "training a small network on digits"
-        with console.status(told) as status:
-            return digits_cnn(seed, progress=lambda done, of: status.update(f"{told}, epoch {done}/{of}"))
-    network = build_model(reference, seed)
-    if weights is not None:
-        load_weights(network, weights)
-    return network.eval()
+    if reference is not None:
+        return built(reference, weights, seed)
+    if source.name != "digits":
+        raise ValueError(f"--model is missing: the default network is for digits, not for {source.name}")
+    return trained(seed, console)
 
 
 @contextmanager

@@ -17,6 +17,12 @@ from pyrobust.models.reference import build_model
 
 __all__ = ["app"]
 
+Reach = Annotated[
+    float | None, Option(help="Largest distance; default: twice the l2 norm that suffices for 95 % of the samples.")
+]
+Points = Annotated[int, Option(help="Distances, from 0.")]
+AttackSteps = Annotated[int, Option(help="Of the minimum-norm attack (FMN).")]
+
 
 def linear(
     classes: Annotated[str, Option(help="The two classes of the sweep, as 7,9.")] = "1,8",
@@ -65,12 +71,9 @@ def spectrum(
 
 def linearity(
     layer: Annotated[str | None, Option(help="Measure this module's output; default: the logits.")] = None,
-    reach: Annotated[
-        float | None,
-        Option(help="Largest distance; default: twice the l2 norm that suffices for 95 % of the samples."),
-    ] = None,
-    points: Annotated[int, Option(help="Distances, from 0.")] = 13,
-    attack_steps: Annotated[int, Option(help="Of the minimum-norm attack (FMN).")] = 100,
+    reach: Reach = None,
+    points: Points = 13,
+    attack_steps: AttackSteps = 100,
     bins: Annotated[int, Option(help="Of confidence, in the reliability diagram.")] = 15,
 ) -> Sections:
     """Deviation from linearity along random and adversarial directions, local linear classifiers beside an attack,
@@ -83,12 +86,9 @@ def linearity(
 
 
 def activations(
-    reach: Annotated[
-        float | None,
-        Option(help="Largest distance; default: twice the l2 norm that suffices for 95 % of the samples."),
-    ] = None,
-    points: Annotated[int, Option(help="Distances, from 0.")] = 13,
-    attack_steps: Annotated[int, Option(help="Of the minimum-norm attack (FMN).")] = 100,
+    reach: Reach = None,
+    points: Points = 13,
+    attack_steps: AttackSteps = 100,
 ) -> Sections:
     """Activations in common over distance and sizes of linear cells, at the data and at noise; for activations that are
     linear by pieces, such as ReLU."""

@@ -13,12 +13,11 @@ from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, check_logits, norm_name
 from pyrobust.analysis._noise import check_noise, noise_images, unbounded_radius
 from pyrobust.analysis.work import Work, joined
+from pyrobust.attacks._budget import EXPONENTS
 from pyrobust.attacks._common import Model, check_count, check_number, check_positive, logits_and_grad, undisturbed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_EXPONENTS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 
 
 class FoolingCurve(NamedTuple):
@@ -82,7 +81,7 @@ def fooling_images(
     Cost: steps + 1 forward and ``steps`` backward passes.
     Source: seed 000, §6.1 and fig. 8, which leaves the norm of a step open; Nguyen et al. 2015.
     """
-    exponent = _EXPONENTS[norm_name(norm, tuple(_EXPONENTS))]
+    exponent = EXPONENTS[norm_name(norm, tuple(EXPONENTS))]
     bounds = check_noise(noise, bounds)
     if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.ndim != 1 or not len(targets):
         raise ValueError("targets: expected an int64 tensor of shape (N,), N >= 1")

@@ -77,6 +77,7 @@ def write_page(
         ValueError: two titles name the same files.
     """
     from pyrobust.evaluation.plots import png, styled, svg_uri
+    from pyrobust.evaluation.report import template
     from pyrobust.evaluation.store import write_json
 
     names = [slug(section.title) for section in sections]
@@ -98,7 +99,7 @@ def write_page(
         shown.append({"section": section, "picture": picture, "width": width, "slider": slider})
     data = {name: plain(section.data) for name, section in zip(names, sections, strict=True) if section.data}
     write_json(folder / SUMMARY, {"environment": dict(environment or {}), **data})
-    page = _template().render(
+    page = template("analysis.html.j2").render(
         heading=heading, subtitle=subtitle, shown=shown, settings=settings, environment=environment or {}
     )
     _write(folder / PAGE, page.encode("utf-8"))
@@ -123,14 +124,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
-
-
-def _template() -> Any:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    loader = ChoiceLoader([PackageLoader("pyrobust.analysis"), PackageLoader("pyrobust.evaluation")])
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("analysis.html.j2")
 
 
 def _write(path: Path, content: bytes) -> None:

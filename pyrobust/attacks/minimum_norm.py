@@ -124,27 +124,26 @@ def minimum_norm(
     grouping = check_grouping(grouping, name, inputs)
     samples = len(inputs)
 
-    def distance_of(points: Tensor) -> Tensor:
-        return ops.lp_norm(points - inputs, name, grouping)
-
     with undisturbed(model, eval_mode), counted(model) as (watched, spent):
         clean = clean_logits(watched, inputs, labels)
-        nearest = Nearest(inputs, is_adversarial(clean, labels, targeted))
+        already = is_adversarial(clean, labels, targeted)
+        nearest = Nearest(inputs, already)
         won = torch.full_like(labels, -1)
         names: list[str] = []
         found: list[Tensor] = []  # by start
 
-        def offer(points: Tensor) -> Tensor:
+        def offer(points: Tensor, to: Nearest) -> tuple[Tensor, Tensor]:
+            """Whether they are adversarial, and how far they are: inf where they are not."""
             with torch.no_grad():
                 adversarial = is_adversarial(watched(points), labels, targeted)
-            nearest.offer(points, distance_of(points), adversarial)
-            return adversarial
+            distance = ops.lp_norm(points - inputs, name, grouping)
+            to.offer(points, distance, adversarial)
+            return adversarial, distance.masked_fill(~adversarial, math.inf)
 
         def sparsest(points: Tensor) -> Tensor:
             """Points that another norm led to, and that are to be compared in l0."""
-            own = Nearest(inputs, is_adversarial(clean, labels, targeted))
-            with torch.no_grad():
-                own.offer(points, distance_of(points), is_adversarial(watched(points), labels, targeted))
+            own = Nearest(inputs, already)
+            offer(points, own)
             drop_groups(watched, inputs, labels, own, grouping, bounds, targeted)
             return own.adv
 
@@ -156,9 +155,10 @@ def minimum_norm(
             points = runner.points(stage, nearest.adv)
             if stage.norm is not None:
                 points = sparsest(points)
-            state = SearchState(points, offer(points), nearest.adv, nearest.distance)
+            adversarial, distance = offer(points, nearest)
             if stage.is_start:
-                found.append(distance_of(points).masked_fill(~state.adversarial, math.inf))
+                found.append(distance)
+            state = SearchState(points, adversarial, nearest.adv, nearest.distance)
             won = torch.where(nearest.distance < before, len(names), won)
             names.append(stage.name if stage.norm is None else f"{stage.name} in {stage.norm}")
             if callback is not None and callback(len(names) - 1, state):

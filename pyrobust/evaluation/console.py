@@ -11,9 +11,9 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from torch import nn
 
 import pyrobust
+from pyrobust._commands import built, import_from_here, interruptible, one_thread, trained
 from pyrobust.analysis.console import app as analyse
 from pyrobust.cli import print_info
 from pyrobust.evaluation import display, options
@@ -21,8 +21,7 @@ from pyrobust.evaluation.compare import compare_runs
 from pyrobust.evaluation.report import REPORT
 from pyrobust.evaluation.runner import evaluate
 from pyrobust.evaluation.store import MANIFEST, check_folder
-from pyrobust.models import digits_cnn, load_weights, save_weights
-from pyrobust.models.reference import build_model
+from pyrobust.models import save_weights
 from pyrobust.training.console import DEFAULT_DATA, DEFAULT_MODEL, train_command
 
 WEIGHTS = "model.safetensors"
@@ -126,8 +125,7 @@ def evaluate_command(
     Without options it evaluates a small network, trained on the spot on scikit-learn's digits.
     """
     console = Console()
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that modules in the current folder are found
+    import_from_here()
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the run")
     if model is None and weights is not None:
@@ -146,15 +144,8 @@ def evaluate_command(
     name = "digits CNN" if model is None else model.rpartition(":")[2]
     folder = out or Path("runs") / f"{name.replace(' ', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     check_folder(folder, resume)
-    threads = torch.get_num_threads()
-    try:
-        if model is None:
-            # Batches of so small a network are too little work to share: more threads gain nothing on an idle
-            # machine and wait for each other on a busy one.
-            torch.set_num_threads(1)
-            network = _trained(seed, console)
-        else:
-            network = _built(model, weights, seed)
+    with interruptible(folder, MANIFEST), one_thread(model is None):
+        network = trained(seed, console) if model is None else built(model, weights, seed)
         with display.progress_display(console) as progress:
             report = evaluate(
                 network.to(target),
@@ -175,12 +166,6 @@ def evaluate_command(
                 progress=progress,
                 name=name,
             )
-    except KeyboardInterrupt:
-        hint = f"; the same command with --out {folder} --resume goes on" if (folder / MANIFEST).exists() else ""
-        print(f"error: interrupted{hint}", file=sys.stderr)
-        raise typer.Exit(130) from None
-    finally:
-        torch.set_num_threads(threads)
     if model is None:
         save_weights(network, folder / WEIGHTS)
     display.print_report(console, report)
@@ -201,18 +186,3 @@ def compare(
     path = comparison.save(out)
     display.print_comparison(console, comparison)
     console.print(f"comparison: [bold]{os.fspath(path)}[/bold]", soft_wrap=True)
-
-
-def _trained(seed: int, console: Console) -> nn.Module:
-    """The default network. A resumed run trains it again: the same seed gives the same bits, which is checked."""
-    told = "training a small network on digits"
-    with console.status(told) as status:
-        return digits_cnn(seed, progress=lambda done, of: status.update(f"{told}, epoch {done}/{of}"))
-
-
-def _built(reference: str, weights: Path | None, seed: int) -> nn.Module:
-    """The network, with its weights, in evaluation mode."""
-    network = build_model(reference, seed)
-    if weights is not None:
-        load_weights(network, weights)
-    return network.eval()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyrobust._checks import norm_name
+from pyrobust._commands import import_from_here, interruptible
 from pyrobust.data import FlipAndShift, load
 from pyrobust.evaluation.environment import describe
 from pyrobust.evaluation.options import norms
@@ -97,8 +97,7 @@ def train_command(
     """
     arguments = dict(locals())
     console = Console()
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that modules in the current folder are found
+    import_from_here()
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the run")
     named = {"norm": norm and norms([norm])[0], "eps": eps, "steps": steps}
@@ -120,18 +119,11 @@ def train_command(
             raise ValueError(f"--data: {data} has no training part (x_train, y_train)")
         training = source.train[0].to(here), source.train[1].to(here)
         goal = make_objective(objective, network, training, options, weight, loss)
-        with _display(console if world.leads else None) as show:
-            try:
-                history = train(
-                    network, goal, training, recipe, out=folder, resume=resume, checkpoint_minutes=checkpoint_minutes,
-                    on_log=show,
-                )  # fmt: skip
-            except KeyboardInterrupt:
-                hint = (
-                    f"; the same command with --out {folder} --resume goes on" if (folder / CHECKPOINT).exists() else ""
-                )
-                print(f"error: interrupted{hint}", file=sys.stderr)
-                raise typer.Exit(130) from None
+        with _display(console if world.leads else None) as show, interruptible(folder, CHECKPOINT):
+            history = train(
+                network, goal, training, recipe, out=folder, resume=resume, checkpoint_minutes=checkpoint_minutes,
+                on_log=show,
+            )  # fmt: skip
         inputs, labels = (part.to(here) for part in source.test)
         test = accuracies(
             network, inputs, labels, torch.arange(len(inputs)), steps=validation_steps, seed=seed, **budget
