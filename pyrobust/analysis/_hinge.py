@@ -5,7 +5,8 @@ Around prices α ∈ [0, 1]ᴺ the method minimises, over (w, b), the smooth upp
     λ w − Σᵢ αᵢ⁺ yᵢ xᵢ  and  −Σᵢ αᵢ⁺ yᵢ,  α⁺ = clip(α + σ (1 − margin), 0, 1),
 
 and takes α⁺ as the next α. The envelope is quadratic in pieces, so Newton's method ends after finitely many steps; its Hessian
-λ I + σ Σ (xᵢ, 1)(xᵢ, 1)ᵀ has only the few hundred samples on the margin in it. At its end the equality Σ αᵢ⁺ yᵢ = 0 holds to
+λ I + σ Σ (xᵢ, 1)(xᵢ, 1)ᵀ has only the few hundred samples on the margin in it, and the smaller of the two Gram matrices of those
+is factorised. At its end the equality Σ αᵢ⁺ yᵢ = 0 holds to
 rounding. Rockafellar 1976; Li, Sun and Toh 2018 (for the lasso).
 """
 
@@ -19,6 +20,7 @@ from pyrobust.analysis._duality import NotSolvedError, Solution, allowed_gap, ba
 # Of the penalty: few enough Newton steps for the first α⁺, few α⁺ in all (measured on 7 versus 9), and small enough at last that
 # the rounding of a margin, σ times as large in α, does no harm.
 SIGMA, GROWTH, LARGEST = 10.0, 4.0, 1e5
+FREE_BIAS = 1e-9  # σ times it is the curvature in a bias that no sample on the margin determines
 INNER = 0.1  # the share of the gap that the envelope's minimum may be missed by
 OUTER_STEPS, NEWTON_STEPS, HALVINGS = 100, 200, 40
 
@@ -73,14 +75,7 @@ class HingePath:
             miss = float(grad[:-1].dot(grad[:-1]) / (2 * lam) + grad[-1].abs())
             if miss <= INNER * allowed_gap(self.tolerance, energy, energy + float((1 - margins).clamp(min=0).sum())):
                 break
-            on_margin = rows[(prices > 0) & (prices < 1)]
-            hessian = on_margin.T @ on_margin
-            hessian.mul_(sigma).diagonal().add_(ridge)
-            hessian[-1, -1] += 1e-9 * sigma  # with no sample on the margin the bias is free
-            factor, failed = torch.linalg.cholesky_ex(hessian)
-            if failed:
-                raise NotSolvedError(f"hinge loss, λ = {lam:g}: too small beside the squared inputs for float64")
-            step = torch.cholesky_solve(-grad.unsqueeze(1), factor).squeeze(1)
+            step = self._newton_step(rows[(prices > 0) & (prices < 1)], grad, lam, sigma)
             moved = rows @ step
             length = self._length(
                 prices, sigma * moved, (ridge * self.point).dot(step), (ridge * step).dot(step), sigma
@@ -88,6 +83,26 @@ class HingePath:
             self.point = self.point + length * step
             margins = margins + length * moved
         return margins
+
+    def _newton_step(self, on_margin: Tensor, grad: Tensor, lam: float, sigma: float) -> Tensor:
+        """−H⁻¹ ∇, H = diag(λ, …, λ, 0) + σ AᵀA with the rows A on the margin.
+
+        Where those are fewer than the weights, through the smaller I + σ/λ A_w A_wᵀ: the step moves the margins by u, and
+        λ dw + σ A_wᵀ u = −∇_w. What both systems have in common is a bias that is free where no row is on the margin.
+        """
+        free = FREE_BIAS * sigma
+        if len(on_margin) >= len(grad) - 1:
+            hessian = on_margin.T @ on_margin
+            hessian.mul_(sigma).diagonal()[:-1].add_(lam)
+            hessian[-1, -1] += free
+            return _solve(hessian, -grad.unsqueeze(1), lam, lam).squeeze(1)
+        pulls, signs = on_margin[:, :-1], on_margin[:, -1]
+        system = pulls @ pulls.T
+        system.mul_(sigma / lam).diagonal().add_(1.0)
+        still, along = _solve(system, torch.stack([pulls @ grad[:-1] / -lam, signs], 1), 1.0, lam).unbind(1)
+        bias = -(grad[-1] + sigma * signs.dot(still)) / (sigma * signs.dot(along) + free)
+        moved = still + bias * along
+        return torch.cat([(grad[:-1] + sigma * (moved @ pulls)) / -lam, bias.reshape(1)])
 
     @staticmethod
     def _length(prices: Tensor, moved: Tensor, slope: Tensor, bend: Tensor, sigma: float) -> float:
@@ -116,3 +131,18 @@ class HingePath:
         turns = (signs - (signs * margins - self.point[-1])).sort().values
         positive = int((signs > 0).sum())
         return 0.5 * (turns[positive - 1] + turns[positive])
+
+
+def _solve(matrix: Tensor, right: Tensor, added: float, lam: float) -> Tensor:
+    """By Cholesky's factors.
+
+    Args:
+        added: to the diagonal of a matrix that may be singular without.
+
+    Raises:
+        NotSolvedError: that was lost in the rounding.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed or float(matrix.trace()) * torch.finfo(matrix.dtype).eps > added:
+        raise NotSolvedError(f"hinge loss, λ = {lam:g}: too small beside the squared inputs for float64")
+    return torch.cholesky_solve(right, factor)
