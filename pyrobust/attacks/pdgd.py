@@ -7,12 +7,20 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_starts
-from pyrobust.attacks._primal_dual import Schedule, primal_dual
+from pyrobust.attacks._primal_dual import primal_dual
+from pyrobust.attacks._runs import Schedule
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
 
 _SCHEDULE = Schedule(
-    step_size=(0.3, 0.0015), ratio=0.01, normalize=2.0, refine_step_size=(0.2, 0.0005), refine_ratio=0.1, settle=0.1
+    step_size=(0.3, 0.0015),
+    ratio=0.01,
+    normalize=2.0,
+    refine_step_size=(0.2, 0.0005),
+    refine_ratio=0.1,
+    settle=0.1,
+    closing_step_size=(1.0, 0.003),
+    shortest=25,
 )
 
 
@@ -38,7 +46,8 @@ def pdgd(
     """min ‖r‖₂ such that inputs + r is misclassified, as a game: r descends λ₁ ‖r‖₂ + λ₂ hinge, (λ₁, λ₂) follow whether
     it is.
 
-    Arguments, result, errors and cost are those of :func:`pyrobust.attacks.pdpgd`, for the l2 norm alone.
+    Starts and runs are those of :func:`pyrobust.attacks.pdpgd`, with the half of the last one, after it has closed in, spent
+    on the game again. Arguments, result, errors and cost are that attack's too, for the l2 norm alone.
 
     Source: seed 003, §5.2, algorithm 2 and eq. 5.3 (corrected).
     """

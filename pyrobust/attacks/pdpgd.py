@@ -19,7 +19,8 @@ from pyrobust.attacks._common import (
     check_starts,
     rows_like,
 )
-from pyrobust.attacks._primal_dual import Schedule, Step, primal_dual
+from pyrobust.attacks._primal_dual import Step, primal_dual
+from pyrobust.attacks._runs import Schedule
 from pyrobust.attacks._search import keep_best
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
@@ -31,16 +32,23 @@ Weighted = Sequence[tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, T
 # The gradient is divided by the norm dual to the one that is minimised.
 _SCHEDULES = {
     "linf": Schedule(
-        step_size=(0.3, 0.0003), ratio=0.1, normalize=1.0, refine_step_size=(2.0, 0.003), damping=0.2, closing=True
+        step_size=(0.3, 0.0003),
+        ratio=0.1,
+        normalize=1.0,
+        closing_step_size=(2.0, 0.003),
+        refine_share=0,
+        damping=0.2,
     ),
-    "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, refine_step_size=(1.0, 0.003), closing=True),
+    "l2": Schedule(
+        step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, closing_step_size=(1.0, 0.003), shortest=25, refine_share=0
+    ),
     "l1": Schedule(
         step_size=(1.0, 0.003),
         ratio=0.01,
         normalize=math.inf,
-        refine_step_size=(0.7, 0.003),
+        closing_step_size=(0.7, 0.003),
+        refine_share=0,
         damping=0.2,
-        closing=True,
     ),
     "l0": Schedule(step_size=(1.0, 0.1), ratio=0.1, normalize=math.inf, refine_step_size=(1.0, 0.1), refine_share=0),
     "penalty": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0),
@@ -72,8 +80,9 @@ def pdpgd(
 
     r takes proximal gradient steps on λ₁ ‖r‖ + λ₂ hinge(margin): r ← prox(box(r − m̂ / w)), exactly in the metric w of
     Adam's step (:func:`pyrobust.ops.pdpgd_step_`); log(λ₂ / λ₁) rises while the point is not adversarial and falls once
-    it is. In linf, l2 and l1 the last run is steepest ascent within a ball that is always a little smaller than the nearest
-    point found.
+    it is. In linf, l2 and l1 most of the steps are steepest ascent within a ball that is always a little smaller than the
+    nearest point found: from the best point of a short run of the game, and from images mixed with noise; then from the
+    nearest few of these, and at last from the nearest of all.
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.
@@ -85,10 +94,9 @@ def pdpgd(
             whose proxes are applied in turn. In the units of the inputs.
         grouping: for l0: "pixel" (default for (N, C, H, W): the C values at a place count once) or "value" (default
             otherwise).
-        steps: in all, over the short runs, towards the likely classes and from noise, and the long ones (few steps: one
-            run, and in linf, l2 and l1 the last); with ``restarts``, for each.
+        steps: in all, over the runs from all starts (few steps: from the input alone); with ``restarts``, for each.
         step_size: the first one, in units of the width of ``bounds`` (with ``starts`` in linf, l2 and l1: of the distance of the
-            nearest point so far); it falls exponentially. Default by norm.
+            nearest point so far); it falls exponentially, and those of all other runs change in proportion. Default by norm.
         restarts: each has its own noise; from the second on runs start within a quarter of the width of ``bounds``
             around the input rather than at it, at random.
         preset: "thesis": algorithm 3 with the parameters of §5.4: one run, Adam with its usual moments on the plain
@@ -100,7 +108,7 @@ def pdpgd(
         bounds: (low, high) of the inputs.
         seed, sample_ids: key the random starts, with int64 sample_ids (N,) defaulting to 0 … N − 1.
         starts: like ``inputs``, inside ``bounds``: points to refine, another attack's results for one. All steps then go
-            to one run from there, towards the class that the best point is in; each restart refines the best point again.
+            on from there; each restart refines the best point again.
         callback: called as callback(step, PrimalDualState) after each step; ``state.best`` and ``state.best_distance``
             are the results so far. The attack stops when it returns True.
         eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.

@@ -11,7 +11,7 @@ import torch
 from oracles import row_norm
 
 from pyrobust.attacks import pdgd, pdpgd
-from pyrobust.attacks._primal_dual import Schedule, plan
+from pyrobust.attacks._runs import Schedule, plan, refinement
 
 from . import models
 
@@ -153,26 +153,61 @@ def test_noise_finds_what_the_gradient_at_the_input_hides(attack, norm):
     assert several.median() < 0.12
 
 
-@pytest.mark.parametrize("steps", [1, 2, 39, 40, 119, 200, 240, 500, 1000, 4321])
-@pytest.mark.parametrize("classes", [1, 2, 9, 999])
+EACH_STEPS = pytest.mark.parametrize("steps", [1, 2, 39, 40, 119, 200, 240, 399, 400, 500, 749, 750, 1000, 4321])
+EACH_CLASSES = pytest.mark.parametrize("classes", [1, 2, 9, 999])
+
+
+@EACH_STEPS
+@EACH_CLASSES
 @pytest.mark.parametrize("refine_share", [0.0, 0.5])
-@pytest.mark.parametrize("closing", [False, True])
-def test_a_plan_spends_its_steps(steps, classes, refine_share, closing):
-    schedule = Schedule(step_size=(0.1, 0.001), ratio=0.01, refine_share=refine_share, closing=closing)
+def test_a_plan_that_explores_spends_its_steps(steps, classes, refine_share):
+    schedule = Schedule(step_size=(0.1, 0.001), ratio=0.01, refine_share=refine_share)
     runs = plan(steps, schedule, classes)
     assert sum(run.steps for run in runs) == steps
-    assert all(run.steps > 0 for run in runs)
+    assert all(run.steps > 0 and not run.closing for run in runs)
     ranks = [run.rank for run in runs if run.rank is not None]
     assert ranks == sorted(set(ranks))
     assert all(rank < classes for rank in ranks)
-    explores = steps >= (150 if closing else 200)
+    explores = steps >= 200
     assert [run.start for run in runs].count("noise") == explores
-    if closing:
-        assert (runs[-1].start == "best") or steps == 1 or refine_share == 0
-    else:
-        assert (len(runs) == 1) == (not explores)
-        if steps >= 1000:
-            assert (runs[-1].start == "best") == (refine_share > 0)
+    assert (len(runs) == 1) == (not explores)
+    if steps >= 1000:
+        assert (runs[-1].start == "best") == (refine_share > 0)
+
+
+@EACH_STEPS
+@EACH_CLASSES
+@pytest.mark.parametrize("refine_share", [0.0, 0.5])
+@pytest.mark.parametrize("shortest", [25, 40])
+def test_a_plan_that_closes_in_spends_its_steps(steps, classes, refine_share, shortest):
+    options = {"closing_step_size": (1.0, 0.003), "refine_share": refine_share, "shortest": shortest}
+    schedule = Schedule(step_size=(0.1, 0.001), ratio=0.01, **options)
+    runs = plan(steps, schedule, classes)
+    assert sum(run.steps for run in runs) == steps
+    assert all(run.steps > 0 for run in runs)
+    starts = [run.start for run in runs]
+    assert [run.rank for run in runs if run.start == "input"] == list(range(min(classes, 1 + (steps >= 750))))
+    places = [run.place for run in runs if run.start == "place"]
+    assert places == list(range(3 if steps >= 750 else 2 if steps >= 400 else 0))
+    noise = [run.mix for run in runs if run.start == "mixed"]
+    assert all(0 < mix < 1 for mix in noise)
+    assert len(noise) >= len(places)
+    assert min((run.steps for run in runs if run.start == "mixed"), default=shortest) >= shortest
+    assert (starts == ["input", "own"][:steps]) == (not noise)
+    for before, run in zip([None, *runs], runs, strict=False):
+        # A run from the input is no closing one, nor is what follows a run that has closed in on the nearest place.
+        assert run.closing == (run.start != "input" and (run.start != "own" or before.start == "input"))
+    if noise:
+        last = len(runs) - 1 - starts[::-1].index("best")
+        assert runs[last:] == refinement(sum(run.steps for run in runs[last:]), schedule)
+
+
+def test_a_refinement_closes_in_then_descends():
+    plain = Schedule(step_size=(0.1, 0.001), ratio=0.01)
+    assert [(run.steps, run.closing) for run in refinement(100, plain)] == [(100, False)]
+    closing = Schedule(step_size=(0.1, 0.001), ratio=0.01, closing_step_size=(1.0, 0.003))
+    assert [(run.steps, run.closing) for run in refinement(100, closing)] == [(50, True), (50, False)]
+    assert [(run.steps, run.closing) for run in refinement(60, closing)] == [(60, True)]
 
 
 def test_any_penalty_with_a_prox():
