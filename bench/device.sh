@@ -13,7 +13,7 @@ root=$PWD
 out=$(mkdir -p "${OUT:-bench/results}" && cd "${OUT:-bench/results}" && pwd)
 scratch=${SCRATCH:-${TMPDIR:-/tmp}/pyrobust-device}
 python=${PYTHON:-python3}
-stages=${STAGES:-build tests memcheck racecheck kernels attacks}
+stages=${STAGES:-build tests memcheck racecheck kernels attacks training analysis}
 limit=${LIMIT:-540}
 log=$out/device.log
 summary=$out/device-summary.txt
@@ -71,8 +71,9 @@ gpu=$("$python" -c 'import torch; from bench.environment import processor, slug;
 stage tests "$python" -m pytest -q -rs tests
 sanitize memcheck
 sanitize racecheck
-stage kernels "$python" -m bench kernels --device cuda --out "$out/kernels-cuda-$gpu.json"
-stage attacks "$python" -m bench attacks --device cuda --out "$out/attacks-cuda-$gpu.json"
+for bench in kernels attacks training analysis; do
+  stage "$bench" "$python" -m bench "$bench" --device cuda --out "$out/$bench-cuda-$gpu.json"
+done
 
 {
   printf '%s, %s, commit %s\n' "$gpu" "$("$python" -c 'import torch; print("torch", torch.__version__)' 2>&1 | tail -n 1)" "$PYROBUST_BENCH_COMMIT"
@@ -81,7 +82,7 @@ import json, os, sys
 for path in sys.argv[1:]:
     if os.path.exists(path):
         with open(path) as file:
-            for bar in json.load(file)["bars"]:
+            for bar in json.load(file).get("bars", []):
                 ok = {True: "yes", False: "NO", None: "-"}[bar["ok"]]
                 print(f"{ok:3}  {bar['bar']:7} {bar['measured'] if bar['measured'] is None else round(bar['measured'], 3)!s:8} {bar['what']}")
 PY

@@ -34,3 +34,21 @@ class Session:
     seed: int = 0
     batch_size: int = 128
     work: Work = field(default_factory=Work)
+
+    def training_part(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels that linear classifiers are fitted to, on the CPU.
+
+        Raises:
+            ValueError: the data have none.
+        """
+        if self.data.train is None:
+            raise ValueError(f"data: expected one with a training part, {self.data.name} has none")
+        return self.data.train
+
+    def check_two(self, classes: tuple[int, int]) -> None:
+        """Raises:
+        ValueError: they are not two different classes of both parts of the data.
+        """
+        there = sorted(set(self.training_part()[1].tolist()) & set(self.data.test[1].tolist()))
+        if classes[0] == classes[1] or not set(classes) <= set(there):
+            raise ValueError(f"classes: expected two different ones of {there}, got {classes[0]} and {classes[1]}")

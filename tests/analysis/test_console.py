@@ -147,6 +147,11 @@ def test_training_data_are_part_of_what_the_linear_command_resumes(
         (["spectrum", "--weights", "w"], "--model is missing"),
         (["spectrum", "--data", "elsewhere.npz"], "elsewhere.npz"),
         (["linear", "--classes", "7"], "--classes: expected two classes such as 7,9, got '7'"),
+        (
+            ["linear", "--classes", "1,1"],
+            "classes: expected two different ones of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], got 1 and 1",
+        ),
+        (["linear", "--regression-classes", "1,10", "--lambdas", "2"], "classes: expected two different ones of [0, 1"),
         (["linear", "--loss", "square"], "loss"),
         (["transfer", "--against", "lenet5"], "--against: expected NETWORK=WEIGHTS, got 'lenet5'"),
         (["fooling", "--steps", "1"], "steps: expected an integer >= 2"),

@@ -98,5 +98,5 @@ def test_errors_name_the_option(given: dict, named: str) -> None:
 
 def test_training_data_are_needed() -> None:
     alone = Data("alone", DATA.test)
-    with pytest.raises(ValueError, match="no training part"):
+    with pytest.raises(ValueError, match="expected one with a training part"):
         linear_sections(Session(nn.Identity(), "", alone, *alone.test, torch.device("cpu")))

@@ -53,9 +53,8 @@ def linear_sections(
         raise ValueError(
             f"lambdas: expected at least 2, and lowest < highest, got {lambdas} from {lowest:g} to {highest:g}"
         )
-    if session.data.train is None:
-        raise ValueError(f"data: {session.data.name} has no training part, which linear classifiers are fitted to")
-    inputs, labels = (part.to(session.device) for part in session.data.train)
+    session.check_two(classes)
+    inputs, labels = (part.to(session.device) for part in session.training_part())
     test_inputs, test_labels = (part.to(session.device) for part in session.data.test)
     values = torch.logspace(math.log10(lowest), math.log10(highest), lambdas, dtype=torch.float64).tolist()
     sweep = regularisation_sweep(

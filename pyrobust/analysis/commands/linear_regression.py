@@ -58,19 +58,17 @@ def further_linear_sections(
 
 
 def _pair(session: Session, classes: tuple[int, int] | None) -> Pair:
-    if session.data.train is None:
-        raise ValueError(f"data: expected one with a training part, {session.data.name} has none")
-    there = session.data.train[1].unique().tolist()
+    inputs, labels = session.training_part()
     if classes is None:
+        there = labels.unique().tolist()
         classes = (3, 7) if {3, 7} <= set(there) else (there[0], there[-1])
-    if len(set(classes)) != 2 or not set(classes) <= set(there):
-        raise ValueError(f"classes: expected two different ones of {there}, got {classes}")
+    session.check_two(classes)
 
     def part(inputs: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
         kept = ((labels == classes[0]) | (labels == classes[1])).nonzero().squeeze(1)[:most]
         return inputs[kept].to(session.device), (labels[kept] == classes[0]).long().to(session.device)
 
-    train = part(*session.data.train, len(session.data.train[1]))
+    train = part(inputs, labels, len(labels))
     test = part(*session.data.test, len(session.inputs))
     if len(test[1].unique()) < 2:
         raise ValueError(f"classes: expected both {classes[0]} and {classes[1]} among the test samples")
