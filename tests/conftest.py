@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -10,6 +12,13 @@ from pyrobust.ops import native_info
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several test processes (pytest-xdist), each takes its share of the cores."""
+    processes = getattr(config, "workerinput", {}).get("workercount")
+    if processes:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
 def _why_no_cuda() -> str:

@@ -126,10 +126,12 @@ def primal_dual(
                 _, margin = ops.attack_seed(logits.to(wide), labels, best_class, state, None, targeted)
                 keep_best(state, margin)
                 keeper.begin(run, number * restarts // len(runs))
-            closing = schedule.closing_step_size if run.closing else None
-            if closing is not None:
+            if run.closing and schedule.closing_step_size is not None:
+                towards = (
+                    schedule.lead if run.leads and schedule.lead is not None else (norm, schedule.closing_step_size)
+                )
                 stopped = close_in(
-                    model, inputs, labels, state, norm, steps=run.steps, first=int(number > 0), step_size=closing,
+                    model, inputs, labels, state, towards[0], steps=run.steps, first=int(number > 0), step_size=towards[1],
                     targeted=targeted, bounds=bounds, callback=watch,
                 )  # fmt: skip
             else:

@@ -2,9 +2,9 @@
 
 What is found depends more on the basin that a run starts in, and on the class that it runs into, than on how long it runs.
 So most of the steps go to short runs from different starts. Attacks that can close in on the boundary (``_closing.py``, linf,
-l2 and l1) settle within some 40 steps from anywhere: they do so from images mixed with noise, which finds points several times
-nearer where training has flattened the gradient at the input (linf-trained MNIST networks), then go on from the nearest few
-places, and at last from the nearest of all. The others find out by short runs which class to aim at, and whether to start from
+l2 and l1) come near it within some 30 steps: they do so from images mixed with noise, which finds points several times nearer
+where training has flattened the gradient at the input (linf-trained MNIST networks), then go on from the nearest few places,
+and at last from the nearest of all. The others find out by short runs which class to aim at, and whether to start from
 the input or from noise, and spend the rest on one run.
 """
 
@@ -23,6 +23,8 @@ class Schedule:
         ratio: λ₁ / λ₂ at the start of each run.
         refine_step_size, refine_ratio: the same of a run that refines given points, or the best one.
         closing_step_size: where runs close in (``_closing.py``): first and last, in units of the ball's radius.
+        first: share of the steps of a run from the input before it closes in.
+        lead: a norm and step sizes in it, for the first third of a run that closes in from noise.
         shortest: steps of a run that closes in from a start of its own, at least.
         linear: the step size falls linearly rather than exponentially.
         explore: where none closes in: short runs before the two last ones; 0: one run is all.
@@ -46,7 +48,9 @@ class Schedule:
     refine_step_size: tuple[float, float] = (0.1, 0.0003)
     refine_ratio: float = 0.01
     closing_step_size: tuple[float, float] | None = None
-    shortest: int = 40
+    first: float = 0.3
+    lead: tuple[str, tuple[float, float]] | None = None
+    shortest: int = 30
     explore: int = 6
     share: float = 0.1
     refine_share: float = 0.5
@@ -72,9 +76,9 @@ def thesis_schedule(step_size: float) -> Schedule:
 THESIS_STEP_SIZES = (0.01, 0.05, 0.1, 0.5, 1.0)
 _SHORTEST_RUN = 40
 _SHORTEST_LAST_RUN = 120
-_FIRST = 0.3  # of the steps of a run that then closes in
-_UNIT = 0.04  # of the steps: one run from a start of its own
+_UNIT = 0.025  # of the steps: one run from a start of its own
 MIXES = (0.5, 0.75)  # shares of noise in the images that are started from
+LEAD = 3  # a run from noise spends one in so many steps in another norm, where it leads
 _SECOND_CLASS, _THREE_PLACES, _TWO_PLACES = 750, 750, 400  # steps from which on they are worth it
 _LAST = {
     3: 0.15,
@@ -98,6 +102,7 @@ class Run(NamedTuple):
         closing: it closes in.
         mix: of "mixed", the share of noise.
         place: of "place", from 0 on.
+        leads: it closes in in the schedule's leading norm.
     """
 
     steps: int
@@ -106,11 +111,7 @@ class Run(NamedTuple):
     closing: bool = False
     mix: float = 0.0
     place: int = 0
-
-    @property
-    def opens(self) -> bool:
-        """Whether what it finds is to be kept apart from what was found before."""
-        return self.start not in ("own", "best")
+    leads: bool = False
 
 
 def plan(steps: int, schedule: Schedule, classes: int) -> list[Run]:
@@ -153,16 +154,26 @@ def _many_starts(steps: int, schedule: Schedule, classes: int) -> list[Run]:
     places = 3 if steps >= _THREE_PLACES else 2 if steps >= _TWO_PLACES else 0
     further = int(1.5 * unit)
     classes = min(classes, 2 if steps >= _SECOND_CLASS else 1)
-    left = steps - 2 * unit * classes - further * places - int(_LAST[places] * steps)
-    noise = left // unit
+    own = (4 if places else 2) * unit
+    left = steps - own - 2 * unit * (classes - 1) - further * places - int(_LAST[places] * steps)
+    from_noise = _from_noise(unit, schedule, 0.0)
+    noise = left // sum(run.steps for run in from_noise)
     if noise < 1:
-        return _from_input(steps, 0)
-    runs = [run for rank in range(classes) for run in _from_input(2 * unit, rank)]
-    runs += [Run(unit, None, "mixed", True, MIXES[i % len(MIXES)]) for i in range(noise)]
+        return _from_input(steps, 0, schedule)
+    runs = [run for rank in range(classes) for run in _from_input(2 * unit if rank else own, rank, schedule)]
+    runs += [run for i in range(noise) for run in _from_noise(unit, schedule, MIXES[i % len(MIXES)])]
     runs += [Run(further, None, "place", True, place=place) for place in range(places)]
     return runs + refinement(steps - sum(run.steps for run in runs), schedule)
 
 
-def _from_input(steps: int, rank: int) -> list[Run]:
-    first = max(1, int(_FIRST * steps))
+def _from_input(steps: int, rank: int, schedule: Schedule) -> list[Run]:
+    first = max(1, int(schedule.first * steps))
     return [Run(first, rank), Run(steps - first, None, "own", True)] if steps > first else [Run(first, rank)]
+
+
+def _from_noise(steps: int, schedule: Schedule, mix: float) -> list[Run]:
+    """With a forward pass each, that judges the run before."""
+    if schedule.lead is None:
+        return [Run(steps + 1, None, "mixed", True, mix)]
+    lead = steps // LEAD
+    return [Run(lead + 1, None, "mixed", True, mix, leads=True), Run(steps - lead + 1, None, "own", True)]

@@ -67,9 +67,11 @@ class Place:
             ops.sample_lp_ball(self.inputs, math.inf, radius * (high - low), **keys).add_(self.inputs).clamp_(low, high)
         )
 
-    def restart(self, start: Tensor, refines: bool) -> None:
+    def restart(self, start: Tensor, refines: bool, norm: str | None = None) -> None:
+        """Put the state there; its distance is in ``norm``, where that is another."""
         ratio = self.schedule.refine_ratio if refines else self.schedule.ratio
-        self.state.restart(start, ratio, self.distance(start - self.inputs))
+        r = start - self.inputs
+        self.state.restart(start, ratio, self.distance(r) if norm is None else ops.lp_norm(r, norm))
 
 
 def mixed(inputs: Tensor, share: float, bounds: Bounds, *, seed: int, sample_ids: Tensor, draw: int) -> Tensor:
@@ -88,6 +90,7 @@ class ManyStarts:
         self._draws = 0
         self._restart = 0
         self._run: Run | None = None  # that opened the start
+        self._norm: str | None = None  # of the run under way, where it is another
         state = place.state
         self._nearest: Entry = (state.best_distance.clone(), state.best.clone())
         self._own: Entry = self._nearest  # of this start, before the run that is under way
@@ -98,7 +101,7 @@ class ManyStarts:
 
     def begin(self, run: Run, restart: int) -> None:
         at, state = self._at, self._at.state
-        self._own, _ = nearer(self._own, (state.best_distance.clone(), state.best.clone()))
+        self._own, _ = nearer(self._own, self._found())
         if run.start != "own":
             self._keep(run, restart)
         match run.start:
@@ -116,7 +119,16 @@ class ManyStarts:
         # The first pass judges the start again, and finds the class that it is in.
         state.best.copy_(at.inputs)
         state.best_distance.fill_(math.inf)
-        at.restart(start, run.start in ("own", "best", "place"))
+        self._norm = at.schedule.lead[0] if run.leads and at.schedule.lead is not None else None
+        at.restart(start, run.start in ("own", "best", "place"), self._norm)
+
+    def _found(self) -> Entry:
+        """The best point of the run under way, in the attack's norm."""
+        state, at = self._at.state, self._at
+        distance = state.best_distance.clone()
+        if self._norm is not None:
+            distance = torch.where(distance < math.inf, at.distance(state.best - at.inputs), distance)
+        return distance, state.best.clone()
 
     def _keep(self, run: Run, restart: int) -> None:
         """Put away the best point of the start that has ended."""
@@ -131,10 +143,9 @@ class ManyStarts:
         self._run = run
 
     def seen(self) -> PrimalDualState:
-        state = self._at.state
-        found, _ = nearer(self._own, (state.best_distance, state.best))
-        (distance, best), _ = nearer(self._nearest, found)
-        return dataclasses.replace(state, best=best, best_distance=distance)
+        own, _ = nearer(self._own, self._found())
+        (distance, best), _ = nearer(self._nearest, own)
+        return dataclasses.replace(self._at.state, best=best, best_distance=distance)
 
 
 class TwoOrigins:

@@ -86,12 +86,12 @@ def minimum_norm(
     """min ‖r‖ such that inputs + r is adversarial and inside ``bounds``: several attacks in turn, each stage judged
     here, then a polish of the nearest point by forward passes alone.
 
-    In linf, l2 and l1 a stage from 450 gradients on is a short run that closes in from another start, as in :func:`pdpgd`
-    (l2: :func:`pdgd`): the input, towards its two likeliest other classes; the points that the attack finds in other norms;
-    images mixed with noise. The nearest few points are gone on from, and the nearest of all is refined last. In l0, from 750
-    on, :func:`pdpgd` and :func:`sigma_zero` come first, and the runs from the starts minimise the l1 norm, after which their
-    points are made as sparse as they can by forward passes. Smaller budgets use what is good within few steps, mostly one of
-    these attacks. Each further thousand of ``budget`` is as many starts again, from noise and towards further classes.
+    In linf, l2 and l1 these are, from 450 gradients on, the starts of :func:`pdpgd` (l2: :func:`pdgd`), each a stage: short
+    runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
+    points are gone on from, and the nearest of all is refined last. In l0, from 750 on, :func:`pdpgd` and :func:`sigma_zero`
+    come first; runs from starts minimise the l1 norm, after which their points are made as sparse as they can by forward
+    passes. Smaller budgets use what is good within few steps, mostly one of these attacks. Each further thousand of
+    ``budget`` is as many starts again, from noise and towards further classes.
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.

@@ -20,7 +20,7 @@ _SCHEDULE = Schedule(
     refine_ratio=0.1,
     settle=0.1,
     closing_step_size=(1.0, 0.003),
-    shortest=25,
+    shortest=20,
 )
 
 

@@ -40,13 +40,15 @@ _SCHEDULES = {
         damping=0.2,
     ),
     "l2": Schedule(
-        step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, closing_step_size=(1.0, 0.003), shortest=25, refine_share=0
+        step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, closing_step_size=(1.0, 0.003), shortest=20, refine_share=0
     ),
     "l1": Schedule(
         step_size=(1.0, 0.003),
         ratio=0.01,
         normalize=math.inf,
         closing_step_size=(0.7, 0.003),
+        first=0.5,
+        lead=("l2", (1.0, 0.003)),
         refine_share=0,
         damping=0.2,
     ),

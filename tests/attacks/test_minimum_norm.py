@@ -146,7 +146,7 @@ def misleading(x):
 )
 def test_noise_finds_what_the_gradient_at_the_input_hides(attack, norm):
     x, labels = torch.full((9, 1, 2, 2), 0.5), torch.zeros(9, dtype=torch.int64)
-    one_run = row_norm(attack(misleading, x, labels, norm=norm, steps=100) - x, norm)
+    one_run = row_norm(attack(misleading, x, labels, norm=norm, steps=60) - x, norm)
     torch.testing.assert_close(one_run, torch.full_like(one_run, 0.4), rtol=0.02, atol=0)
     several = row_norm(attack(misleading, x, labels, norm=norm, steps=300, restarts=4) - x, norm)
     assert (several >= 0.1 - ROUNDING).all()
@@ -191,7 +191,7 @@ def test_a_plan_that_closes_in_spends_its_steps(steps, classes, refine_share, sh
     assert places == list(range(3 if steps >= 750 else 2 if steps >= 400 else 0))
     noise = [run.mix for run in runs if run.start == "mixed"]
     assert all(0 < mix < 1 for mix in noise)
-    assert len(noise) >= len(places)
+    assert len(noise) + starts.count("input") >= len(places)
     assert min((run.steps for run in runs if run.start == "mixed"), default=shortest) >= shortest
     assert (starts == ["input", "own"][:steps]) == (not noise)
     for before, run in zip([None, *runs], runs, strict=False):

@@ -276,7 +276,7 @@ def test_callback_sees_each_step_and_stops(case):
         (fmn, {"grouping": "pixel"}),
         (fmn, {"grouping": "rows", "norm": 0}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_bad_options_are_named(attack, options):
     model, x, labels = models.two_sided(False)
