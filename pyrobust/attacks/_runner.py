@@ -61,10 +61,10 @@ class Runner:
                 return self._call(pdpgd, norm, stage.refine, starts=pool.places[stage.rank][1])
             case "refine":
                 return self._call(primal_dual, norm, stage.refine, starts=best)
-        start: dict[str, Tensor] = {"starts": self._mixed(stage)} if stage.mix else {}
-        if stage.name != "noise":
-            start = {"starts": self._call(pdpgd, stage.name.removeprefix("pdpgd_"), stage.steps, **start)}
-        return self._call(pdpgd, norm, stage.refine, **start)
+        start = self._mixed(stage)
+        if stage.name == "pdpgd_l2":
+            start = self._call(pdpgd, "l2", stage.steps, starts=start)
+        return self._call(pdpgd, norm, stage.refine, starts=start)
 
     def _call(self, attack: Callable[..., Tensor], norm: str, steps: int, **options: Any) -> Tensor:
         if norm == "l0":

@@ -21,9 +21,8 @@ class Stage(NamedTuple):
     """A part of the budget.
 
     Attributes:
-        name: as the result tells it: an attack; "pdpgd_l1", "pdpgd_l2" or "pdpgd_linf",
-            points of that norm that are started from; "towards" another class; "noise", started from; "again", one of the
-            nearest points of the starts; "refine", the nearest point so far.
+        name: as the result tells it: an attack; "towards" another class; "noise", started from; "pdpgd_l2", points that lead there
+            from noise, started from; "again", one of the nearest points of the starts; "refine", the nearest point so far.
         steps: of the attack; of the one that finds where to start.
         refine: steps of the run from a start.
         restarts: of the attack.
@@ -68,21 +67,20 @@ _SHARES: dict[str, dict[float, dict[str, float]]] = {
 }
 # Before the starts. In l0 these are searched from in l1: where pixels are often black or white, the sparsest points come
 # from there.
-_BEFORE: dict[str, dict[str, float]] = {"l0": {"pdpgd": 0.4, "sigma_zero": 0.25}}
+_BEFORE: dict[str, dict[str, float]] = {"l0": {"pdpgd": 0.3, "sigma_zero": 0.2}}
 _IN = {"l0": "l1"}
 
 
 class _Starts(NamedTuple):
     """Starts of a norm: the share of the budget of one run from a start; how many of them from images mixed with noise; whether
     another class than the nearest is aimed at; how many of the nearest points of all these are gone on from, and for how many
-    units; the norms whose points are started from."""
+    units."""
 
     unit: float
     noise: int
     towards: bool = False
     places: int = 0
     further: float = 0.0
-    norms: tuple[str, ...] = ()
 
 
 # By the largest budget that they are for.
@@ -90,9 +88,9 @@ _STARTS: dict[str, dict[float, _Starts]] = {
     "linf": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 4, 1.5)},
     "l2": {749: _Starts(0.04, 14, places=3, further=1.6), math.inf: _Starts(0.025, 20, True, 4, 1.5)},
     "l1": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 4, 1.5)},
-    "l0": {math.inf: _Starts(0.05, 2, norms=("linf",))},
+    "l0": {math.inf: _Starts(0.03, 8, places=3, further=1.5)},
 }
-_MIX = 0.5  # of noise, where an attack in another norm starts from it
+_MIX = 0.5  # of noise, in the longest run of a further round
 _DRAWS = 100_000  # from there on draws of noise are numbered that are not those of the starts from noise
 _RUN = 1000  # gradients; a larger budget buys as many starts again
 
@@ -125,14 +123,12 @@ def plan(norm: str, budget: int, classes: int) -> list[Stage]:
 
 def _round(norm: str, number: int, starts: _Starts, unit: int, classes: int) -> list[Stage]:
     """The first round starts from the input where it can, later ones from noise, and aim at further classes."""
-    first = number == 0
     own = (2 if norm == "l0" else 4) * unit
-    stages = [Stage("pdgd" if norm == "l2" else "pdpgd", own) if first else Stage("noise", 0, own, mix=_MIX)]
+    again = Stage("noise", 0, own, mix=_MIX, draw=_DRAWS + number)
+    stages = [again if number > 0 else Stage("pdgd" if norm == "l2" else "pdpgd", own)]
     if starts.towards and number + 1 < classes:
         stages.append(Stage("towards", 2 * unit, rank=number + 1))
-    stages += [Stage(f"pdpgd_{other}", unit, unit, mix=0.0 if first else _MIX) for other in starts.norms]
-    stages = [stage._replace(draw=_DRAWS + 100 * number + i) for i, stage in enumerate(stages)]
-    lead = unit // LEAD if norm == "l1" else 0
+    lead = unit // LEAD if norm in ("l1", "l0") else 0
     noise = Stage("pdpgd_l2", lead, unit - lead) if lead else Stage("noise", 0, unit)
     draws = [(MIXES[i % len(MIXES)], starts.noise * number + i) for i in range(starts.noise)]
     return stages + [noise._replace(mix=mix, draw=draw) for mix, draw in draws]
