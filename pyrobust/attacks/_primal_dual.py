@@ -25,7 +25,7 @@ from pyrobust.attacks._closing import close_in
 from pyrobust.attacks._common import Callback, Model, clean_logits, logits_and_grad, undisturbed
 from pyrobust.attacks._runs import Run, Schedule, plan, refinement
 from pyrobust.attacks._search import keep_best
-from pyrobust.attacks._starts import ManyStarts, Place, Starts, TwoOrigins
+from pyrobust.attacks._starts import ManyStarts, Problem, Starts, TwoOrigins
 from pyrobust.ops import PrimalDualState, StepOptions
 
 # A step function: (state, gradient, margin, options) -> None, in place.
@@ -88,7 +88,7 @@ def primal_dual(
         best_class = ranked[0].clone()
         wide = state.distance.dtype
         margin = state.distance
-        at = Place(state, inputs, bounds, distance, schedule, ranked, best_class, seed, sample_ids)
+        at = Problem(state, inputs, bounds, distance, schedule, ranked, best_class, seed, sample_ids)
         runs = plan(steps, schedule, 1 if targeted else len(ranked) - 1)
         if starts is not None:
             runs = refinement(steps, schedule)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Starts(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Problem:
     """What starts are found from.
 
     Attributes:
@@ -62,10 +62,9 @@ class Place:
     def noise(self, radius: float, draw: int) -> Tensor:
         """(N, …) uniform around the inputs, inside the bounds."""
         low, high = self.bounds
-        keys: dict[str, Any] = {"seed": self.seed, "sample_ids": self.sample_ids, "step": draw}
-        return (
-            ops.sample_lp_ball(self.inputs, math.inf, radius * (high - low), **keys).add_(self.inputs).clamp_(low, high)
-        )
+        radius *= high - low
+        noise = ops.sample_lp_ball(self.inputs, math.inf, radius, seed=self.seed, sample_ids=self.sample_ids, step=draw)
+        return noise.add_(self.inputs).clamp_(low, high)
 
     def restart(self, start: Tensor, refines: bool, norm: str | None = None) -> None:
         """Put the state there; its distance is in ``norm``, where that is another."""
@@ -85,13 +84,13 @@ def mixed(inputs: Tensor, share: float, bounds: Bounds, *, seed: int, sample_ids
 class ManyStarts:
     """Of runs that close in: each start's own best point, the nearest few of which are gone on from."""
 
-    def __init__(self, place: Place, places: int) -> None:
-        self._at, self._size = place, places
+    def __init__(self, problem: Problem, places: int) -> None:
+        self._at, self._size = problem, places
         self._draws = 0
         self._restart = 0
         self._run: Run | None = None  # that opened the start
         self._norm: str | None = None  # of the run under way, where it is another
-        state = place.state
+        state = problem.state
         self._nearest: Entry = (state.best_distance.clone(), state.best.clone())
         self._own: Entry = self._nearest  # of this start, before the run that is under way
         self._pool = Pool(places)
@@ -151,12 +150,12 @@ class ManyStarts:
 class TwoOrigins:
     """Of runs that explore: whether the input or noise has served each sample better."""
 
-    def __init__(self, place: Place) -> None:
-        self._at, state = place, place.state
+    def __init__(self, problem: Problem) -> None:
+        self._at, state = problem, problem.state
         self._from_input = torch.full_like(state.best_distance, math.inf)  # the nearest point so far of either origin,
         self._from_noise = self._from_input.clone()  # if it was the nearest of all when it was found
-        self._favourite = place.inputs  # the noise that led to the nearest point
-        self._start, self._noisy = place.inputs, torch.zeros_like(place.sample_ids, dtype=torch.bool)
+        self._favourite = problem.inputs  # the noise that led to the nearest point
+        self._start, self._noisy = problem.inputs, torch.zeros_like(problem.sample_ids, dtype=torch.bool)
         self._before = state.best_distance.clone()
         self._draws = 0
 
