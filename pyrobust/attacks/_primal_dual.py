@@ -76,7 +76,8 @@ def primal_dual(
 ) -> Tensor:
     """Run the attack; every argument is checked already. Per step: one forward, one backward, one seed, one fused step.
 
-    A run begins with the forward pass that judges the last point of the run before; it has no backward pass. From given
+    A run begins with the forward pass that judges the last point of the run before; it has no backward pass, and nor has the one
+    after the last run. From given
     ``starts`` there is nothing to explore: the runs aim at the class that the start, or the best point since, is in.
     """
     with undisturbed(model, eval_mode):
@@ -101,6 +102,14 @@ def primal_dual(
         def watch(k: int, state: PrimalDualState) -> bool | None:
             return callback is not None and callback(k, keeper.seen())
 
+        def judge() -> None:
+            """Keep the last point where it is the nearest."""
+            nonlocal margin
+            with torch.no_grad():
+                logits = model(state.adv)
+            _, margin = ops.attack_seed(logits.to(wide), labels, best_class, state, None, targeted)
+            keep_best(state, margin)
+
         def descend(run: Run, first: int) -> bool:
             """Its steps; True where the callback asked to stop."""
             targets = None if targeted else keeper.targets(run)
@@ -121,10 +130,7 @@ def primal_dual(
 
         for number, run in enumerate(runs):
             if number > 0:  # the first of the run's steps judges the last point of the run before
-                with torch.no_grad():
-                    logits = model(state.adv)
-                _, margin = ops.attack_seed(logits.to(wide), labels, best_class, state, None, targeted)
-                keep_best(state, margin)
+                judge()
                 keeper.begin(run, number * restarts // len(runs))
             if run.closing and schedule.closing_step_size is not None:
                 towards = (
@@ -138,4 +144,6 @@ def primal_dual(
                 stopped = descend(run, int(number > 0))
             if stopped:
                 break
+        else:
+            judge()
         return keeper.seen().best

@@ -152,7 +152,7 @@ def refinement(steps: int, schedule: Schedule) -> list[Run]:
 def _many_starts(steps: int, schedule: Schedule, classes: int) -> list[Run]:
     unit = max(schedule.shortest, int(_UNIT * steps))
     places = 3 if steps >= _THREE_PLACES else 2 if steps >= _TWO_PLACES else 0
-    further = int(1.5 * unit)
+    further = int(1.5 * unit) + 1
     classes = min(classes, 2 if steps >= _SECOND_CLASS else 1)
     own = (4 if places else 2) * unit
     left = steps - own - 2 * unit * (classes - 1) - further * places - int(_LAST[places] * steps)

@@ -122,7 +122,7 @@ def pdpgd(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: restarts · steps + 1 forward and at most restarts · steps backward passes.
+    Cost: restarts · steps + 2 forward and at most restarts · steps backward passes.
     Source: seed 003, §5.3, algorithm 3 and eq. 5.7–5.16 (corrected); Matyasko and Chau 2021.
     """
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)

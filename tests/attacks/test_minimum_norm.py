@@ -279,8 +279,13 @@ def test_starts_are_refined(case):
     assert (model(adv).argmax(1) != labels).all()
     assert row_norm(adv - x, norm, channels).mean() <= (1.1 if norm != "l0" else 6) * optimum.mean()
     assert not torch.equal(adv, attack(model, x, labels, norm=norm, steps=100))
-    nothing_to_gain = attack(model, x, labels, norm=norm, steps=1, starts=far)
-    assert torch.equal(nothing_to_gain, far)  # judged by the one step, and the best so far
+    one = attack(
+        model, x, labels, norm=norm, steps=1, starts=far
+    )  # which is judged too, and never replaces a nearer point
+    assert (model(one).argmax(1) != labels).all()
+    before, after = row_norm(far - x, norm, channels), row_norm(one - x, norm, channels)
+    assert (after <= before).all()
+    assert (after < before).any() == (norm != "l0")
     with pytest.raises(ValueError, match="starts: expected"):
         attack(model, x, labels, norm=norm, starts=far[:2])
     with pytest.raises(ValueError, match="starts: expected values inside bounds"):
