@@ -76,9 +76,9 @@ def primal_dual(
 ) -> Tensor:
     """Run the attack; every argument is checked already. Per step: one forward, one backward, one seed, one fused step.
 
-    A run begins with the forward pass that judges the last point of the run before; it has no backward pass, and nor has the one
-    after the last run. From given
-    ``starts`` there is nothing to explore: the runs aim at the class that the start, or the best point since, is in.
+    A run begins with the forward pass that judges the last point of the run before; it has no backward pass, and nor has the
+    one after the last run. From given ``starts`` there is nothing to explore: the runs aim at the class that the start, or the
+    best point since, is in.
     """
     with undisturbed(model, eval_mode):
         ranked = clean_logits(model, inputs, labels)

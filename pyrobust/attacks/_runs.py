@@ -4,8 +4,9 @@ What is found depends more on the basin that a run starts in, and on the class t
 So most of the steps go to short runs from different starts. Attacks that can close in on the boundary (``_closing.py``, linf,
 l2 and l1) come near it within some 30 steps: they do so from images mixed with noise, which finds points several times nearer
 where training has flattened the gradient at the input (linf-trained MNIST networks), then go on from the nearest few places,
-and at last from the nearest of all. The others find out by short runs which class to aim at, and whether to start from
-the input or from noise, and spend the rest on one run.
+and at last from the nearest of all. From noise l1 is led by l2: the values that end up changed are chosen by gradients met on
+the way, and a way in l1 passes few. The others find out by short runs which class to aim at, and whether to start from the
+input or from noise, and spend the rest on one run.
 """
 
 from __future__ import annotations
@@ -80,11 +81,8 @@ _UNIT = 0.025  # of the steps: one run from a start of its own
 MIXES = (0.5, 0.75)  # shares of noise in the images that are started from
 LEAD = 3  # a run from noise spends one in so many steps in another norm, where it leads
 _SECOND_CLASS, _THREE_PLACES, _TWO_PLACES = 750, 750, 400  # steps from which on they are worth it
-_LAST = {
-    3: 0.15,
-    2: 0.15,
-    0: 0.3,
-}  # of the steps, at least, on closing in on the nearest place of all; by places before
+# Of the steps, at least, on closing in on the nearest place of all; by the places that were gone on from before.
+_LAST = {3: 0.15, 2: 0.15, 0: 0.3}
 
 Origin = Literal["input", "noise", "either", "again", "mixed", "own", "place", "best"]
 
