@@ -7,6 +7,7 @@ import pickle
 import random
 import signal
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -131,6 +132,16 @@ def test_signals_stop_after_the_step_with_a_checkpoint(
     assert_same(tmp_path, uninterrupted)
 
 
+@pytest.fixture
+def pythons_handler() -> Iterator[None]:
+    """Also where the tests were started by a process that ignores the signal, as a shell does for what it puts in the
+    background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("pythons_handler")
 def test_a_second_signal_acts_at_once() -> None:
     with Interrupts() as interrupts:
         os.kill(os.getpid(), signal.SIGINT)
@@ -141,6 +152,7 @@ def test_a_second_signal_acts_at_once() -> None:
             time.sleep(1)
 
 
+@pytest.mark.usefixtures("pythons_handler")
 def test_without_a_folder_signals_are_pythons() -> None:
     def ask(done: int, total: int, row: dict[str, float]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
