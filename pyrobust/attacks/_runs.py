@@ -74,6 +74,7 @@ def thesis_schedule(step_size: float) -> Schedule:
     )  # fmt: skip
 
 
+CLOSING_L2 = (1.0, 0.003)  # closing_step_size of l2, in both attacks and where it leads
 THESIS_STEP_SIZES = (0.01, 0.05, 0.1, 0.5, 1.0)
 _SHORTEST_RUN = 40
 _SHORTEST_LAST_RUN = 120

@@ -8,7 +8,7 @@ from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_starts
 from pyrobust.attacks._primal_dual import primal_dual
-from pyrobust.attacks._runs import Schedule
+from pyrobust.attacks._runs import CLOSING_L2, Schedule
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
 
@@ -19,7 +19,7 @@ _SCHEDULE = Schedule(
     refine_step_size=(0.2, 0.0005),
     refine_ratio=0.1,
     settle=0.1,
-    closing_step_size=(1.0, 0.003),
+    closing_step_size=CLOSING_L2,
     shortest=20,
 )
 

@@ -20,7 +20,7 @@ from pyrobust.attacks._common import (
     rows_like,
 )
 from pyrobust.attacks._primal_dual import Step, primal_dual
-from pyrobust.attacks._runs import Schedule
+from pyrobust.attacks._runs import CLOSING_L2, Schedule
 from pyrobust.attacks._search import keep_best
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
@@ -40,7 +40,7 @@ _SCHEDULES = {
         damping=0.2,
     ),
     "l2": Schedule(
-        step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, closing_step_size=(1.0, 0.003), shortest=20, refine_share=0
+        step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, closing_step_size=CLOSING_L2, shortest=20, refine_share=0
     ),
     "l1": Schedule(
         step_size=(1.0, 0.003),
@@ -48,7 +48,7 @@ _SCHEDULES = {
         normalize=math.inf,
         closing_step_size=(0.7, 0.003),
         first=0.5,
-        lead=("l2", (1.0, 0.003)),
+        lead=("l2", CLOSING_L2),
         refine_share=0,
         damping=0.2,
     ),
