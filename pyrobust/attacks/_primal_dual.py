@@ -61,7 +61,6 @@ def primal_dual(
     step: Step,
     distance: Callable[[Tensor], Tensor],
     schedule: Schedule,
-    norm: str,
     *,
     steps: int,
     restarts: int,
@@ -96,7 +95,7 @@ def primal_dual(
             state.restart(starts, schedule.refine_ratio, distance(starts - inputs))
         runs = runs * restarts
         keeper: Starts = TwoOrigins(at)
-        if schedule.closing_step_size is not None:
+        if schedule.closing is not None:
             keeper = ManyStarts(at, sum(run.start == "place" for run in runs) // restarts)
 
         def watch(k: int, state: PrimalDualState) -> bool | None:
@@ -132,13 +131,10 @@ def primal_dual(
             if number > 0:  # the first of the run's steps judges the last point of the run before
                 judge()
                 keeper.begin(run, number * restarts // len(runs))
-            if run.closing and schedule.closing_step_size is not None:
-                towards = (
-                    schedule.lead if run.leads and schedule.lead is not None else (norm, schedule.closing_step_size)
-                )
+            if run.closing is not None:
                 stopped = close_in(
-                    model, inputs, labels, state, towards[0], steps=run.steps, first=int(number > 0), step_size=towards[1],
-                    targeted=targeted, bounds=bounds, callback=watch,
+                    model, inputs, labels, state, run.closing.norm, steps=run.steps, first=int(number > 0),
+                    step_size=run.closing.step_size, targeted=targeted, bounds=bounds, callback=watch,
                 )  # fmt: skip
             else:
                 stopped = descend(run, int(number > 0))

@@ -15,6 +15,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 
+class Closing(NamedTuple):
+    """How a run closes in: the ball's norm; the first and the last step size, in units of its radius."""
+
+    norm: str
+    step_size: tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Step sizes and dual updates of a primal-dual attack.
@@ -23,9 +30,9 @@ class Schedule:
         step_size: first and last of each run, in units of the width of ``bounds``.
         ratio: λ₁ / λ₂ at the start of each run.
         refine_step_size, refine_ratio: the same of a run that refines given points, or the best one.
-        closing_step_size: where runs close in (``_closing.py``): first and last, in units of the ball's radius.
+        closing: where runs close in (``_closing.py``).
         first: share of the steps of a run from the input before it closes in.
-        lead: a norm and step sizes in it, for the first third of a run that closes in from noise.
+        lead: the first third of a run that closes in from noise does so in another norm.
         shortest: steps of a run that closes in from a start of its own, at least.
         linear: the step size falls linearly rather than exponentially.
         explore: where none closes in: short runs before the two last ones; 0: one run is all.
@@ -48,9 +55,9 @@ class Schedule:
     linear: bool = False
     refine_step_size: tuple[float, float] = (0.1, 0.0003)
     refine_ratio: float = 0.01
-    closing_step_size: tuple[float, float] | None = None
+    closing: Closing | None = None
     first: float = 0.3
-    lead: tuple[str, tuple[float, float]] | None = None
+    lead: Closing | None = None
     shortest: int = 30
     explore: int = 6
     share: float = 0.1
@@ -74,7 +81,7 @@ def thesis_schedule(step_size: float) -> Schedule:
     )  # fmt: skip
 
 
-CLOSING_L2 = (1.0, 0.003)  # closing_step_size of l2, in both attacks and where it leads
+CLOSING_L2 = Closing("l2", (1.0, 0.003))  # in both attacks, and where it leads
 THESIS_STEP_SIZES = (0.01, 0.05, 0.1, 0.5, 1.0)
 _SHORTEST_RUN = 40
 _SHORTEST_LAST_RUN = 120
@@ -98,19 +105,17 @@ class Run(NamedTuple):
             start so far; "best", the best point so far, to be refined. Otherwise "input" and "mixed" with noise open a start of
             its own; "own" goes on from the best point of that; "place" from the one at a place among the nearest, and "best"
             from the nearest of all.
-        closing: it closes in.
+        closing: it closes in, and how.
         mix: of "mixed", the share of noise.
         place: of "place", from 0 on.
-        leads: it closes in in the schedule's leading norm.
     """
 
     steps: int
     rank: int | None = None
     start: Origin = "input"
-    closing: bool = False
+    closing: Closing | None = None
     mix: float = 0.0
     place: int = 0
-    leads: bool = False
 
 
 def plan(steps: int, schedule: Schedule, classes: int) -> list[Run]:
@@ -120,7 +125,7 @@ def plan(steps: int, schedule: Schedule, classes: int) -> list[Run]:
     Args:
         classes: that the attack may run into.
     """
-    if schedule.closing_step_size is not None:
+    if schedule.closing is not None:
         return _many_starts(steps, schedule, classes)
     length = max(_SHORTEST_RUN, int(schedule.share * steps))
     last = max(_SHORTEST_LAST_RUN, steps - schedule.explore * length)
@@ -141,10 +146,10 @@ def plan(steps: int, schedule: Schedule, classes: int) -> list[Run]:
 
 def refinement(steps: int, schedule: Schedule) -> list[Run]:
     """The runs from the best point, or from given ones."""
-    if schedule.closing_step_size is None:
+    if schedule.closing is None:
         return [Run(steps, None, "best")]
     descend = int(schedule.refine_share * steps) if steps >= 2 * _SHORTEST_RUN else 0
-    runs = [Run(steps - descend, None, "best", closing=True)]
+    runs = [Run(steps - descend, None, "best", schedule.closing)]
     return [*runs, Run(descend, None, "own")] if descend else runs
 
 
@@ -161,18 +166,19 @@ def _many_starts(steps: int, schedule: Schedule, classes: int) -> list[Run]:
         return _from_input(steps, 0, schedule)
     runs = [run for rank in range(classes) for run in _from_input(2 * unit if rank else own, rank, schedule)]
     runs += [run for i in range(noise) for run in _from_noise(unit, schedule, MIXES[i % len(MIXES)])]
-    runs += [Run(further, None, "place", True, place=place) for place in range(places)]
+    runs += [Run(further, None, "place", schedule.closing, place=place) for place in range(places)]
     return runs + refinement(steps - sum(run.steps for run in runs), schedule)
 
 
 def _from_input(steps: int, rank: int, schedule: Schedule) -> list[Run]:
     first = max(1, int(schedule.first * steps))
-    return [Run(first, rank), Run(steps - first, None, "own", True)] if steps > first else [Run(first, rank)]
+    rest = [Run(steps - first, None, "own", schedule.closing)] if steps > first else []
+    return [Run(first, rank), *rest]
 
 
 def _from_noise(steps: int, schedule: Schedule, mix: float) -> list[Run]:
     """With a forward pass each, that judges the run before."""
     if schedule.lead is None:
-        return [Run(steps + 1, None, "mixed", True, mix)]
+        return [Run(steps + 1, None, "mixed", schedule.closing, mix)]
     lead = steps // LEAD
-    return [Run(lead + 1, None, "mixed", True, mix, leads=True), Run(steps - lead + 1, None, "own", True)]
+    return [Run(lead + 1, None, "mixed", schedule.lead, mix), Run(steps - lead + 1, None, "own", schedule.closing)]

@@ -118,7 +118,7 @@ class ManyStarts:
         # The first pass judges the start again, and finds the class that it is in.
         state.best.copy_(at.inputs)
         state.best_distance.fill_(math.inf)
-        self._norm = at.schedule.lead[0] if run.leads and at.schedule.lead is not None else None
+        self._norm = at.schedule.lead.norm if at.schedule.lead is not None and run.closing == at.schedule.lead else None
         at.restart(start, run.start in ("own", "best", "place"), self._norm)
 
     def _found(self) -> Entry:

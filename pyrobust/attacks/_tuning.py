@@ -74,12 +74,19 @@ def choose_schedule(
             raise ValueError('tuning: applies to preset="thesis" alone')
         if step_size is None:
             return default
-        refining = default.closing_step_size or default.refine_step_size
+        closing = default.closing
+        refining = closing.step_size if closing is not None else default.refine_step_size
         scale = step_size / (refining if refine else default.step_size)[0]
-        sizes = {"step_size": default.step_size, "refine_step_size": default.refine_step_size}
-        if default.closing_step_size is not None:
-            sizes["closing_step_size"] = default.closing_step_size
-        return replace(default, **{name: (scale * first, scale * last) for name, (first, last) in sizes.items()})  # type: ignore[arg-type]
+
+        def scaled(sizes: tuple[float, float]) -> tuple[float, float]:
+            return scale * sizes[0], scale * sizes[1]
+
+        return replace(
+            default,
+            step_size=scaled(default.step_size),
+            refine_step_size=scaled(default.refine_step_size),
+            closing=None if closing is None else closing._replace(step_size=scaled(closing.step_size)),
+        )
     if preset != "thesis":
         raise ValueError(f'preset: expected None or "thesis", got {preset!r}')
     if step_size is None:

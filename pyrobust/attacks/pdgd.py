@@ -19,7 +19,7 @@ _SCHEDULE = Schedule(
     refine_step_size=(0.2, 0.0005),
     refine_ratio=0.1,
     settle=0.1,
-    closing_step_size=CLOSING_L2,
+    closing=CLOSING_L2,
     shortest=20,
 )
 
@@ -61,7 +61,7 @@ def pdgd(
         ops.pdgd_step_(state, inputs, grad, margin, options)
 
     return primal_dual(
-        model, inputs, labels, step, lambda r: ops.lp_norm(r, 2), schedule, "l2", steps=steps, restarts=restarts, targeted=targeted,
+        model, inputs, labels, step, lambda r: ops.lp_norm(r, 2), schedule, steps=steps, restarts=restarts, targeted=targeted,
         bounds=bounds, grouping="value", seed=seed, sample_ids=sample_ids, starts=starts,
         callback=callback, eval_mode=eval_mode,
     )  # fmt: skip

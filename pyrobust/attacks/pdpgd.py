@@ -20,7 +20,7 @@ from pyrobust.attacks._common import (
     rows_like,
 )
 from pyrobust.attacks._primal_dual import Step, primal_dual
-from pyrobust.attacks._runs import CLOSING_L2, Schedule
+from pyrobust.attacks._runs import CLOSING_L2, Closing, Schedule
 from pyrobust.attacks._search import keep_best
 from pyrobust.attacks._tuning import Tuning, choose_schedule
 from pyrobust.ops import PrimalDualState, StepOptions
@@ -35,20 +35,18 @@ _SCHEDULES = {
         step_size=(0.3, 0.0003),
         ratio=0.1,
         normalize=1.0,
-        closing_step_size=(2.0, 0.003),
+        closing=Closing("linf", (2.0, 0.003)),
         refine_share=0,
         damping=0.2,
     ),
-    "l2": Schedule(
-        step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, closing_step_size=CLOSING_L2, shortest=20, refine_share=0
-    ),
+    "l2": Schedule(step_size=(0.3, 0.0003), ratio=0.01, normalize=2.0, closing=CLOSING_L2, shortest=20, refine_share=0),
     "l1": Schedule(
         step_size=(1.0, 0.003),
         ratio=0.01,
         normalize=math.inf,
-        closing_step_size=(0.7, 0.003),
+        closing=Closing("l1", (0.7, 0.003)),
         first=0.5,
-        lead=("l2", CLOSING_L2),
+        lead=CLOSING_L2,
         refine_share=0,
         damping=0.2,
     ),
@@ -153,7 +151,7 @@ def pdpgd(
             _penalty_step(state, inputs, grad, margin, options, terms)
 
     return primal_dual(
-        model, inputs, labels, step, distance, schedule, name, steps=steps, restarts=restarts, targeted=targeted, bounds=bounds,
+        model, inputs, labels, step, distance, schedule, steps=steps, restarts=restarts, targeted=targeted, bounds=bounds,
         grouping=grouping, seed=seed, sample_ids=sample_ids, starts=starts,
         callback=callback, eval_mode=eval_mode,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from oracles import row_norm
 
 from pyrobust.attacks import pdgd, pdpgd
-from pyrobust.attacks._runs import Schedule, plan, refinement
+from pyrobust.attacks._runs import CLOSING_L2, Schedule, plan, refinement
 
 from . import models
 
@@ -180,7 +180,7 @@ def test_a_plan_that_explores_spends_its_steps(steps, classes, refine_share):
 @pytest.mark.parametrize("refine_share", [0.0, 0.5])
 @pytest.mark.parametrize("shortest", [25, 40])
 def test_a_plan_that_closes_in_spends_its_steps(steps, classes, refine_share, shortest):
-    options = {"closing_step_size": (1.0, 0.003), "refine_share": refine_share, "shortest": shortest}
+    options = {"closing": CLOSING_L2, "refine_share": refine_share, "shortest": shortest}
     schedule = Schedule(step_size=(0.1, 0.001), ratio=0.01, **options)
     runs = plan(steps, schedule, classes)
     assert sum(run.steps for run in runs) == steps
@@ -196,7 +196,7 @@ def test_a_plan_that_closes_in_spends_its_steps(steps, classes, refine_share, sh
     assert (starts == ["input", "own"][:steps]) == (not noise)
     for before, run in zip([None, *runs], runs, strict=False):
         # A run from the input is no closing one, nor is what follows a run that has closed in on the nearest place.
-        assert run.closing == (run.start != "input" and (run.start != "own" or before.start == "input"))
+        assert (run.closing is not None) == (run.start != "input" and (run.start != "own" or before.start == "input"))
     if noise:
         last = len(runs) - 1 - starts[::-1].index("best")
         assert runs[last:] == refinement(sum(run.steps for run in runs[last:]), schedule)
@@ -204,10 +204,10 @@ def test_a_plan_that_closes_in_spends_its_steps(steps, classes, refine_share, sh
 
 def test_a_refinement_closes_in_then_descends():
     plain = Schedule(step_size=(0.1, 0.001), ratio=0.01)
-    assert [(run.steps, run.closing) for run in refinement(100, plain)] == [(100, False)]
-    closing = Schedule(step_size=(0.1, 0.001), ratio=0.01, closing_step_size=(1.0, 0.003))
-    assert [(run.steps, run.closing) for run in refinement(100, closing)] == [(50, True), (50, False)]
-    assert [(run.steps, run.closing) for run in refinement(60, closing)] == [(60, True)]
+    assert [(run.steps, run.closing) for run in refinement(100, plain)] == [(100, None)]
+    closing = Schedule(step_size=(0.1, 0.001), ratio=0.01, closing=CLOSING_L2)
+    assert [(run.steps, run.closing) for run in refinement(100, closing)] == [(50, CLOSING_L2), (50, None)]
+    assert [(run.steps, run.closing) for run in refinement(60, closing)] == [(60, CLOSING_L2)]
 
 
 def test_any_penalty_with_a_prox():
