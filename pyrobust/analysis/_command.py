@@ -25,14 +25,17 @@ from torch import nn
 
 from pyrobust._checks import check_inputs, check_labels
 from pyrobust._commands import built, import_from_here, interruptible, one_thread, trained
+from pyrobust._progress import Progress
+from pyrobust.analysis.jacobian import layer_outputs
 from pyrobust.analysis.page import Section, Table, write_page
 from pyrobust.analysis.session import Session
-from pyrobust.analysis.work import PARTS, Progress, Work
+from pyrobust.analysis.work import PARTS, Work
 from pyrobust.data import Data, load
 from pyrobust.evaluation.environment import describe
 from pyrobust.evaluation.formatting import date
 from pyrobust.evaluation.store import MANIFEST, Store, check_folder
 from pyrobust.evaluation.subject import device_of, hash_model, hash_tensors
+from pyrobust.models import small_cnn
 
 Sections = Callable[..., list[Section]]
 
@@ -126,6 +129,8 @@ def _analyse(
     if not needs_model and source.train is not None:
         used += zip(("train inputs", "train labels"), source.train, strict=True)
     on_digits = needs_model and model is None and source.name == "digits"
+    if on_digits:
+        layer_outputs(small_cnn(), options.get("layer"))  # has it such a layer? Training takes seconds
     try:
         with interruptible(folder, MANIFEST), one_thread(on_digits):
             network = _network(model, weights, seed, console, source) if needs_model else nn.Identity()
@@ -208,8 +213,8 @@ def _display(console: Console) -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=console, transient=True) as bar:
 
         def show(progress: Progress) -> None:
-            if progress.name not in lines:
-                lines[progress.name] = bar.add_task(progress.name, total=progress.total)
-            bar.update(lines[progress.name], completed=progress.done)
+            if progress.title not in lines:
+                lines[progress.title] = bar.add_task(progress.title, total=progress.total)
+            bar.update(lines[progress.title], completed=progress.done)
 
         yield show

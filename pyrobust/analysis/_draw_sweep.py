@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from pyrobust.evaluation.plots import COLOURS, panels, styled
@@ -36,6 +36,9 @@ def draw_sweep(sweep: Sweep) -> Figure:
         _lines(norm, sweep, sweep.norm, COLOURS[0], None)
         norm.set_ylabel(r"$\|w\|$")
         norm.set_yscale("log")
+        low, high = sweep.norm.aminmax()
+        norm.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if float(high / low) < 200 else (1,)))
+        norm.yaxis.set_major_formatter("{x:g}")
         norm.yaxis.set_minor_formatter(NullFormatter())
         for axis in (errors, distance, angle, norm):
             axis.set_xscale("log")

@@ -37,7 +37,7 @@ def draw_planes(view: SweepView, indices: Sequence[int]) -> Figure:
     with styled():
         figure, axes = panels([_tilt(view, index) for index in indices], height=3.1)
         for axis, index in zip(axes, indices, strict=True):
-            plane_axis(axis, view.planes[index], _limits(view, index))
+            _plane(axis, view, index)
         axes[0].legend(loc="lower left", fontsize=6.5)
     return figure
 
@@ -71,7 +71,7 @@ def draw_frame(view: SweepView, index: int) -> Figure:
         plane = figure.add_axes((0.47 * width, 0.16, 0.24 * width, 0.74))
         _distances(histogram, view, index, _grid(view, range(len(view.lambdas))))
         histogram.set_ylim(0, 0.4 * len(view.labels))
-        plane_axis(plane, view.planes[index], _limits(view, index))
+        _plane(plane, view, index)
         histogram.set_title(_fit(view, index), loc="left", fontsize=8)
         plane.set_title(_tilt(view, index), loc="left", fontsize=8)
         if pictures:
@@ -89,6 +89,17 @@ def _distances(axis: Axes, view: SweepView, index: int, grid: Tensor) -> None:
     distances_axis(axis, view.distances[index], loss, grid, LOSS_TOP)
 
 
+def _plane(axis: Axes, view: SweepView, index: int) -> None:
+    """Samples and boundary, and lines from the representatives to their mirror images."""
+    plane_axis(axis, view.planes[index], _limits(view, index))
+    label = "mirror images"
+    for track, names in zip(view.tracks[index], (IMAGES[:2], IMAGES[2:]), strict=True):
+        axis.plot(*track.T, "o--", color="#7a3b8f", linewidth=0.9, markersize=3, label=label)
+        for point, name in zip(track.tolist(), names, strict=True):
+            axis.annotate(name, point, (2, 3), textcoords="offset points", color="#7a3b8f", fontsize=7.5)
+        label = "_"  # in the legend once
+
+
 def _grid(view: SweepView, indices: Sequence[int]) -> Tensor:
     """Over all distances at these λ."""
     low, high = view.distances[list(indices)].aminmax()
@@ -96,9 +107,10 @@ def _grid(view: SweepView, indices: Sequence[int]) -> Tensor:
 
 
 def _limits(view: SweepView, index: int) -> tuple[Range, Range]:
-    """A square with the middle between the centroids in its own, which holds the samples of every plane."""
+    """A square with the middle between the centroids in its own, which holds what every plane shows."""
     middles = [plane.centroids.mean(0) for plane in view.planes]
-    reach = max(float((p.points - m).abs().max()) for p, m in zip(view.planes, middles, strict=True))
+    shown = [torch.cat([p.points, track.flatten(0, 1)]) for p, track in zip(view.planes, view.tracks, strict=True)]
+    reach = max(float((points - middle).abs().max()) for points, middle in zip(shown, middles, strict=True))
     across, up = middles[index].tolist()
     return (across - 1.05 * reach, across + 1.05 * reach), (up - 1.05 * reach, up + 1.05 * reach)
 

@@ -40,13 +40,16 @@ def linear(
 ) -> Sections:
     """Linear classifiers of two classes: tilt, margins and mirror images over regularisation, the toy problem of one noisy
     point, what decay and adversarial training do to the loss, and logistic regressions trained either way."""
-    from pyrobust.analysis.commands.linear import linear_sections
-    from pyrobust.analysis.commands.linear_regression import further_linear_sections
+    from pyrobust.analysis.commands.linear import check_linear, linear_sections
+    from pyrobust.analysis.commands.linear_regression import check_regression, further_linear_sections, two_classes
 
+    check_linear(loss, images, lambdas, lowest, highest)
+    check_regression(eps, steps, lr)
     pair = _pair("--classes", classes)
     other = None if regression_classes is None else _pair("--regression-classes", regression_classes)
 
     def sections(session: Session) -> list[Section]:
+        two_classes(session, other)  # before the sweep takes its time
         sweep = linear_sections(session, pair, loss, images, lambdas, lowest, highest)  # type: ignore[arg-type]
         return [*sweep, *further_linear_sections(session, other, eps, steps, lr)]
 
@@ -64,8 +67,9 @@ def spectrum(
 ) -> Sections:
     """Singular values and operator norms of the Jacobian, alignment of perturbations with its singular vectors, and
     Lipschitz bounds from below and above."""
-    from pyrobust.analysis.commands.spectrum import spectrum_sections
+    from pyrobust.analysis.commands.spectrum import check_spectrum, spectrum_sections
 
+    check_spectrum(k, eps)
     return partial(spectrum_sections, layer=layer, k=k, eps=eps, untrained=untrained)
 
 
@@ -78,8 +82,9 @@ def linearity(
 ) -> Sections:
     """Deviation from linearity along random and adversarial directions, local linear classifiers beside an attack,
     calibration, and weights by layer."""
-    from pyrobust.analysis.commands.linearity import linearity_sections
+    from pyrobust.analysis.commands.linearity import check_linearity, linearity_sections
 
+    check_linearity(reach, points, attack_steps, bins)
     return partial(
         linearity_sections, layer=layer, reach=reach, points=points, attack_steps=attack_steps, bins=bins
     )  # fmt: skip
@@ -93,21 +98,32 @@ def activations(
     """Activations in common over distance and sizes of linear cells, at the data and at noise; for activations that are
     linear by pieces, such as ReLU."""
     from pyrobust.analysis.commands.activations import activations_sections
+    from pyrobust.analysis.commands.linearity import check_linearity
 
+    check_linearity(reach, points, attack_steps)
     return partial(activations_sections, reach=reach, points=points, attack_steps=attack_steps)
 
 
 def filters(
     per_layer: Annotated[int, Option(help="Filters shown of a layer.")] = 32,
     shown: Annotated[int, Option(help="Samples whose saliency maps are shown.")] = 8,
-    decay: Annotated[float, Option(help="λ of the class images' distance from the mean image.")] = 0.1,
-    steps: Annotated[int, Option(help="Of gradient ascent towards a class image.")] = 200,
+    decay: Annotated[
+        float, Option(help="λ of the distance from the mean image of what maximises units and classes.")
+    ] = 0.1,
+    steps: Annotated[int, Option(help="Of gradient ascent towards these images.")] = 200,
+    layer: Annotated[
+        str | None, Option(help="Module whose units are maximised; default: the last with weights before the logits.")
+    ] = None,
+    units: Annotated[int, Option(help="Units of it shown.")] = 16,
 ) -> Sections:
     """Weights and filters by layer, saliency maps (gradient, deconvolution, guided backpropagation), and images that
-    maximise each class."""
-    from pyrobust.analysis.commands.filters import filters_sections
+    maximise units of a layer and each class."""
+    from pyrobust.analysis.commands.filters import check_filters, filters_sections
 
-    return partial(filters_sections, per_layer=per_layer, shown=shown, decay=decay, steps=steps)
+    check_filters(per_layer, shown, decay, steps, units)
+    return partial(
+        filters_sections, per_layer=per_layer, shown=shown, decay=decay, steps=steps, layer=layer, units=units
+    )  # fmt: skip
 
 
 def fooling(
@@ -116,8 +132,9 @@ def fooling(
     threshold: Annotated[float, Option(help="Probability that the class must have too.")] = 0.0,
 ) -> Sections:
     """Fooling images of each class from noise, and success rate and margin over eps of one step and of several."""
-    from pyrobust.analysis.commands.fooling import fooling_sections
+    from pyrobust.analysis.commands.fooling import check_fooling, fooling_sections
 
+    check_fooling(trials, steps, threshold)
     return partial(fooling_sections, trials=trials, steps=steps, threshold=threshold)
 
 
@@ -134,8 +151,9 @@ def transfer(
     steps: Annotated[int, Option(help="Of the attack (PGD) that makes them.")] = 40,
 ) -> Sections:
     """Transfer of adversarial examples between networks, and the distances, classes and confusions of this one's."""
-    from pyrobust.analysis.commands.transfer import transfer_sections
+    from pyrobust.analysis.commands.transfer import check_transfer, transfer_sections
 
+    check_transfer(norm, eps, steps)
     others = [_other(text) for text in against or []]
 
     def sections(session: Session) -> list[Section]:

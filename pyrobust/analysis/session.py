@@ -45,10 +45,10 @@ class Session:
             raise ValueError(f"data: expected one with a training part, {self.data.name} has none")
         return self.data.train
 
-    def check_two(self, classes: tuple[int, int]) -> None:
+    def check_two(self, classes: tuple[int, int], argument: str) -> None:
         """Raises:
-        ValueError: they are not two different classes of both parts of the data.
+        ValueError: naming the argument that they were given as: they are not two different classes of both parts of the data.
         """
         there = sorted(set(self.training_part()[1].tolist()) & set(self.data.test[1].tolist()))
         if classes[0] == classes[1] or not set(classes) <= set(there):
-            raise ValueError(f"classes: expected two different ones of {there}, got {classes[0]} and {classes[1]}")
+            raise ValueError(f"{argument}: expected two different ones of {there}, got {classes[0]} and {classes[1]}")

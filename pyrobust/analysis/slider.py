@@ -22,7 +22,7 @@ class Slider:
     Attributes:
         label: of the quantity.
         values: as text, one a frame.
-        frames: figures, or PNG files.
+        frames: figures, or PNG files of `DPI` pixels an inch.
         start: the frame shown first.
     """
 
@@ -44,7 +44,7 @@ class Slider:
 
         with styled():
             uris = [png_uri(f if isinstance(f, bytes) else png(f, DPI)) for f in self.frames]
-        width = max((f.get_figwidth() * REM for f in self.frames if not isinstance(f, bytes)), default=36)
+        width = max(_inches(frame) for frame in self.frames) * REM
         values, sources = (json.dumps(list(part)).replace("<", "\\u003c") for part in (self.values, uris))
         return (
             f'<figure class="slider"><img id="{name}-frame" style="width: {width:.1f}rem; max-width: 100%" '
@@ -57,3 +57,9 @@ class Slider:
             "const show = () => { at('frame').src = frames[range.value]; at('value').textContent = values[range.value]; };\n"
             "range.addEventListener('input', show); show(); })();</script>"
         )
+
+
+def _inches(frame: Figure | bytes) -> float:
+    if isinstance(frame, bytes):
+        return int.from_bytes(frame[16:20], "big") / DPI  # where PNG files have their width
+    return frame.get_figwidth()

@@ -62,6 +62,13 @@ class SweepView:
         """(2, …): the mirror images of the representatives for λ number ``index``, in float64."""
         return mirror_image(self.representatives, self.weight[index], self.bias[index])
 
+    @cached_property
+    def tracks(self) -> Tensor:
+        """(L, 2, 2, 2): for each λ and representative, where it and its mirror image are in the tilting plane."""
+        both = [torch.stack([self.representatives.double(), self.mirrors(k)], 1) for k in range(len(self.lambdas))]
+        planes = zip(self.planes, both, strict=True)
+        return torch.stack([plane.project(pair.flatten(0, 1)).unflatten(0, (2, 2)) for plane, pair in planes])
+
     def plot_distances(self, indices: Sequence[int]) -> Figure:
         """Histograms of y d(x), the scaled loss over them: a panel a λ."""
         from pyrobust.analysis._draw_sweep_view import draw_distances
@@ -69,7 +76,7 @@ class SweepView:
         return draw_distances(self, indices)
 
     def plot_planes(self, indices: Sequence[int]) -> Figure:
-        """Tilting planes with samples, means and boundary: a panel a λ."""
+        """Tilting planes with samples, means, boundary, and the representatives' mirror images: a panel a λ."""
         from pyrobust.analysis._draw_sweep_view import draw_planes
 
         return draw_planes(self, indices)

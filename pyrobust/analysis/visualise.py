@@ -61,6 +61,7 @@ def activation_maximisation(
     batch_size: int = 128,
     seed: int = 0,
     work: Work | None = None,
+    name: str | None = None,
 ) -> PreferredInputs:
     """max over x in ``bounds`` of h_j(x) − decay · ‖x − origin‖₂², from noise; h_j is unit j of a layer, or the logit of class j.
 
@@ -84,6 +85,7 @@ def activation_maximisation(
         batch_size: images a pass.
         seed: of the noise; image i depends on (seed, i) alone.
         work: progress and resume.
+        name: of the computation in ``work``, unique there; default: after the class of the layer.
 
     Raises:
         TypeError, ValueError: naming the argument; a layer that the model does not call, or whose output is not (N, units, …).
@@ -124,8 +126,8 @@ def activation_maximisation(
         if int(units.amin()) < 0 or int(units.amax()) >= width:
             raise ValueError(f"units: expected 0 <= unit < {width}")
         parts = torch.arange(len(units), device=units.device).split(batch_size)
-        name = f"activation maximisation of {'classes' if layer is None else type(layer).__name__}"
-        found = joined((work or Work()).map(name, parts, compute))
+        title = name or f"activation maximisation of {'classes' if layer is None else type(layer).__name__}"
+        found = joined((work or Work()).map(title, parts, compute))
     return PreferredInputs(found["images"], units.cpu(), found["before"], found["activation"])
 
 

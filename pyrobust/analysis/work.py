@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyrobust._files import remove_leftovers, write_atomically
+from pyrobust._progress import Progress
 
 PARTS = "parts"
 T = TypeVar("T")
-
-
-class Progress(NamedTuple):
-    """How far one computation is: its name, units done (those of an earlier run included), of these resumed, in all."""
-
-    name: str
-    done: int
-    resumed: int
-    total: int
 
 
 class Work:

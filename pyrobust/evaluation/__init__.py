@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     raise ImportError(f"pyrobust.evaluation needs {error.name}: pip install 'pyrobust[report]'") from error
 
+from pyrobust._progress import Progress
 from pyrobust.evaluation.compare import Comparison, compare_runs
-from pyrobust.evaluation.loop import Progress
 from pyrobust.evaluation.micro import AttackError
 from pyrobust.evaluation.results import Report
 from pyrobust.evaluation.runner import evaluate

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from pyrobust._progress import Progress
 from pyrobust.evaluation import formatting
-from pyrobust.evaluation.loop import Progress
 from pyrobust.evaluation.report import COLUMNS, result_rows
 from pyrobust.evaluation.results import Report
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pyrobust._progress import Progress
 from pyrobust.evaluation.attacks import Task
 from pyrobust.evaluation.batches import micro_batches
 from pyrobust.evaluation.examples import choose_examples
@@ -16,23 +16,6 @@ from pyrobust.evaluation.micro import Worker
 from pyrobust.evaluation.store import Store
 
 CLEAN = "clean predictions"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. One unit of work is one sample under one attack (at one budget).
-
-    Attributes:
-        title: what is running now.
-        done: units finished, those of an earlier run included.
-        resumed: of these, units that an earlier run had finished.
-        total: units in all.
-    """
-
-    title: str
-    done: int
-    resumed: int
-    total: int
 
 
 class Loop:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds, Norm, check_bounds, check_labels, norm_name
+from pyrobust._progress import Progress
 from pyrobust.evaluation import diagnostics, masking
 from pyrobust.evaluation.attacks import Attacks, Budgets, Task, budgets_by_norm, plan
 from pyrobust.evaluation.environment import describe, preserved
 from pyrobust.evaluation.examples import Examples, collect_examples
-from pyrobust.evaluation.loop import Loop, Progress
+from pyrobust.evaluation.loop import Loop
 from pyrobust.evaluation.micro import Worker, seconds_of
 from pyrobust.evaluation.outcomes import assemble
 from pyrobust.evaluation.results import Report

@@ -103,9 +103,52 @@ def test_transfer_against_a_trained_network(
 def test_a_command_refused_before_it_began_leaves_the_folder_free(
     model: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "threshold: expected" in error_of(capsys, "analyse", "fooling", *model, "--threshold", "2")
+    assert "k: expected at most 10" in error_of(capsys, "analyse", "spectrum", *model, "--k", "11", "--eps", "1")
     assert not any(Path("out").iterdir())
     assert run("analyse", "fooling", *model, "--trials", "2") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["spectrum", "--eps", "0"], "eps: expected"),
+        (["spectrum", "--k", "0"], "k: expected"),
+        (["spectrum", "--layer", "x"], "layer: expected one of 0, 1, 2, 3, 4, 5, 6, 7, got 'x'"),
+        (["linearity", "--reach", "-1"], "reach: expected"),
+        (["linearity", "--points", "0"], "points: expected"),
+        (["linearity", "--bins", "0"], "bins: expected"),
+        (["linearity", "--layer", "x"], "layer: expected one of 0"),
+        (["activations", "--attack-steps", "0"], "attack_steps: expected"),
+        (["activations", "--reach", "nan"], "reach: expected"),
+        (["filters", "--decay", "-1"], "decay: expected"),
+        (["filters", "--shown", "0"], "shown: expected"),
+        (["filters", "--units", "0"], "units: expected"),
+        (["fooling", "--threshold", "2"], "threshold: expected"),
+        (["fooling", "--trials", "0"], "trials: expected"),
+        (["fooling", "--steps", "1"], "steps: expected an integer >= 2"),
+        (["transfer", "--norm", "l0"], "norm: expected"),
+        (["transfer", "--eps", "0"], "eps: expected"),
+        (["linear", "--loss", "square"], "loss: expected one of hinge, softplus, got 'square'"),
+        (["linear", "--lambdas", "1"], "lambdas: expected at least 2"),
+        (["linear", "--eps", "0"], "eps: expected"),
+        (["linear", "--steps", "0"], "steps: expected"),
+        (["linear", "--regression-classes", "1,10"], "regression_classes: expected two different ones of [0, 1"),
+    ],
+)
+def test_options_are_refused_before_anything_takes_time(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def called(*_: object, **__: object) -> None:
+        raise AssertionError("too late")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pyrobust.analysis._command.trained", called)
+    monkeypatch.setattr("pyrobust.analysis.commands.linear.regularisation_sweep", called)
+    assert message in error_of(capsys, "analyse", *options)
 
 
 def test_training_data_are_part_of_what_the_linear_command_resumes(
@@ -151,10 +194,7 @@ def test_training_data_are_part_of_what_the_linear_command_resumes(
             ["linear", "--classes", "1,1"],
             "classes: expected two different ones of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], got 1 and 1",
         ),
-        (["linear", "--regression-classes", "1,10", "--lambdas", "2"], "classes: expected two different ones of [0, 1"),
-        (["linear", "--loss", "square"], "loss"),
         (["transfer", "--against", "lenet5"], "--against: expected NETWORK=WEIGHTS, got 'lenet5'"),
-        (["fooling", "--steps", "1"], "steps: expected an integer >= 2"),
         (["linear", "--model", "mlp"], "No such option"),
         ([], "Missing command"),
     ],

@@ -56,7 +56,7 @@ def test_training_is_resumed(tmp_path, monkeypatch):
 
     def models(folder):
         here = session(work=Work(folder))
-        return linear_regression._models(here, kinds, linear_regression._pair(here, None), steps=20, lr=0.03)
+        return linear_regression._models(here, kinds, linear_regression.two_classes(here, None), steps=20, lr=0.03)
 
     first = models(tmp_path)
     monkeypatch.setattr(linear_regression, "logistic_model", None)  # kept parts are not computed again
@@ -68,8 +68,8 @@ def test_training_is_resumed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({}, {"classes": (3, 3)}, "classes: expected two"),
-        ({}, {"classes": (3, 12)}, "classes: expected two"),
+        ({}, {"classes": (3, 3)}, "regression_classes: expected two"),
+        ({}, {"classes": (3, 12)}, "regression_classes: expected two"),
         ({}, {"eps": 0.0}, "eps: expected"),
         ({}, {"lr": -1.0}, "lr: expected"),
         ({}, {"steps": 0}, "steps: expected"),

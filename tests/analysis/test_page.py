@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrobust.analysis.page import PAGE, SUMMARY, Section, Table, plain, write_page
-from pyrobust.analysis.slider import Slider
+from pyrobust.analysis.slider import DPI, REM, Slider
 from pyrobust.evaluation.plots import panels
 
 
@@ -85,8 +86,11 @@ def test_the_same_sections_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_frames_may_be_png_files(tmp_path: Path) -> None:
-    page = write_page(tmp_path, "h", [Section("S", "t", slider=Slider("θ", ["0"], [b"\x89PNG"]))])
-    assert "data:image/png;base64,iVBORw==" in page.read_text(encoding="utf-8")
+    file = b"\x89PNG\r\n\x1a\n" + bytes(8) + (4 * DPI).to_bytes(4, "big")
+    page = write_page(tmp_path, "h", [Section("S", "t", slider=Slider("θ", ["0"], [file]))])
+    text = page.read_text(encoding="utf-8")
+    assert f"data:image/png;base64,{base64.b64encode(file).decode()}" in text
+    assert f"width: {4 * REM:.1f}rem" in text, "as wide as a figure of 4 inches is"
 
 
 def test_titles_must_differ_as_names_of_files(tmp_path: Path) -> None:

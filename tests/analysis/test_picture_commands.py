@@ -38,7 +38,7 @@ def session(model: nn.Module, shape=(1, 8, 8), work: Work | None = None) -> Sess
 
 def test_filters(tmp_path):
     model = small_cnn().eval()
-    weights, saliency, images = made = filters_sections(session(model), per_layer=4, shown=3, steps=5)
+    weights, saliency, preferred, images = made = filters_sections(session(model), per_layer=4, shown=3, steps=5)
     assert [row[:2] for row in weights.table.rows][:2] == [("0", "16 × 1 × 3 × 3"), ("2", "32 × 16 × 3 × 3")]
     assert weights.data["layers"][0]["rms"] == pytest.approx(model[0].weight.square().mean().sqrt().item(), rel=1e-6)
     assert len(saliency.data["classes"]) == 3
@@ -46,14 +46,25 @@ def test_filters(tmp_path):
     assert "5 steps" in images.text
     assert all(section.figure is not None for section in made)
     write_page(tmp_path, "filters", made)
-    assert {path.name for path in tmp_path.glob("*.png")} == {"weights.png", "saliency.png", "class-images.png"}
+    names = {"weights.png", "saliency.png", "preferred-inputs-of-units.png", "class-images.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == names
+    assert preferred.data["layer"] == "5", "the layer before the one of the logits"
+    assert preferred.text.startswith("The first 16 of 64 units of layer 5: ")
+    assert bool((preferred.data["activation"] > preferred.data["before"]).all())
+    *_, preferred, _ = filters_sections(session(model), steps=2, layer="2", units=40)
+    assert preferred.text.startswith("All 32 units of layer 2: ")
+    assert len(preferred.data["units"]) == 32
+    with pytest.raises(ValueError, match="layer: expected one of 0, 1, 2, 3, 4, 5, 6, 7, got 'x'"):
+        filters_sections(session(model), steps=2, layer="x")
 
 
 def test_filters_of_a_network_without_relu():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Tanh(), nn.Linear(10, 10)).eval()
-    _, saliency, _ = filters_sections(session(model), steps=2)
+    _, saliency, _, _ = filters_sections(session(model), steps=2)
     assert "calls no ReLU" in saliency.text
+    single = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    assert len(filters_sections(session(single), steps=2)) == 3, "no units but the classes'"
     flat = nn.Sequential(nn.Linear(64, 10)).eval()
     with pytest.raises(ValueError, match="data: expected images"):
         filters_sections(session(flat, (64,)))

@@ -10,13 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pyrobust._progress import Progress
 from pyrobust.analysis._duality import NotSolvedError, balanced, signed_rows
 from pyrobust.analysis._hinge import HingePath
 from pyrobust.analysis._softplus import SoftplusPath
 from pyrobust.analysis.geometry import LOSSES, adversarial_distance, empirical_risk, error_distance
 from pyrobust.analysis.sweep import LAMBDAS, Sweep, regularisation_sweep
 from pyrobust.analysis.tilting import nearest_centroid, tilting_angle
-from pyrobust.analysis.work import Progress, Work
+from pyrobust.analysis.work import Work
 from pyrobust.data import digits
 
 pytest.importorskip("sklearn")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -56,11 +57,30 @@ def test_representatives_and_mirrors(view: SweepView) -> None:
         torch.testing.assert_close(moved, along, rtol=0, atol=1e-12)
 
 
+def test_tracks_show_mirror_images_as_far_behind_the_boundary_as_they_are_apart(view: SweepView) -> None:
+    for k, plane in enumerate(view.planes):
+        sides = view.tracks[k] @ plane.normal + plane.offset  # (2, 2): signed distances of x and x_m, of y and y_m
+        torch.testing.assert_close(sides[:, 1], -sides[:, 0], rtol=0, atol=1e-10)
+        apart = (view.tracks[k, :, 1] - view.tracks[k, :, 0]).norm(
+            dim=1
+        )  # as far as the images are: w lies in the plane
+        moved = (view.mirrors(k) - view.representatives.double()).flatten(1).norm(dim=1)
+        torch.testing.assert_close(apart, moved, rtol=0, atol=1e-6)
+
+
 def test_pictures(sweep: Sweep, view: SweepView) -> None:
     pytest.importorskip("matplotlib")
     assert len(sweep.plot().axes) == 5  # four panels, and d_err's axis
     assert len(view.plot_distances([0, 2]).axes) == 4  # a histogram and a loss each
-    assert len(view.plot_planes([0, 2]).axes) == 2
+    planes = view.plot_planes([0, 2]).axes
+    assert len(planes) == 2
+    for axis, k in zip(planes, (0, 2), strict=True):
+        drawn = [line.get_xydata() for line in axis.lines if line.get_linestyle() == "--"]
+        assert torch.equal(torch.tensor(np.stack(drawn)), view.tracks[k])
+        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+        across, up = view.tracks[k].flatten(0, 1).unbind(1)
+        assert left < across.min() <= across.max() < right
+        assert low < up.min() <= up.max() < high
     assert len(view.plot_mirrors([0, 1, 2]).axes) == 8
     assert len(view.plot_frame(1).axes) == 7
     flat = SweepView(view.loss, view.inputs.flatten(1), view.labels, view.lambdas, view.weight, view.bias)

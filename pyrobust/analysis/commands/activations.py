@@ -10,6 +10,7 @@ from pyrobust.analysis._noise import noise_images
 from pyrobust.analysis.activations import CellSizes, SharedActivations, cell_sizes, shared_activations
 from pyrobust.analysis.commands.linearity import (
     QUARTILES,
+    check_linearity,
     directions_of,
     reference_distance,
     smallest_norms,
@@ -17,7 +18,6 @@ from pyrobust.analysis.commands.linearity import (
 from pyrobust.analysis.linearity import random_directions
 from pyrobust.analysis.page import Section, Table
 from pyrobust.analysis.session import Session
-from pyrobust.attacks._common import check_count
 
 
 def activations_sections(
@@ -31,7 +31,7 @@ def activations_sections(
         points: distances, from 0.
         attack_steps: of the minimum-norm attack (FMN) that finds this norm.
     """
-    check_count(points=points, attack_steps=attack_steps)
+    check_linearity(reach, points, attack_steps)
     reference = reference_distance(smallest_norms(session, attack_steps) if reach is None else torch.empty(0), reach)
     distances = torch.linspace(0, 2 * reference, points).tolist()
     ids = torch.arange(len(session.inputs), device=session.device)

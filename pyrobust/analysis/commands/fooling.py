@@ -9,7 +9,7 @@ from pyrobust.analysis.fooling import FoolingCurve, fooling_curve, fooling_image
 from pyrobust.analysis.page import Section, Table
 from pyrobust.analysis.recognition import recognised
 from pyrobust.analysis.session import Session
-from pyrobust.attacks._common import check_count
+from pyrobust.attacks._common import check_count, check_number
 
 EPS = (0, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 255)  # grey levels of 255
 
@@ -23,9 +23,7 @@ def fooling_sections(session: Session, trials: int = 50, steps: int = 10, thresh
         steps: of the iterative curve, at least 2.
         threshold: the probability in [0, 1] that the class must have too; 0: being the prediction is enough.
     """
-    check_count(trials=trials)
-    if steps < 2:
-        raise ValueError(f"steps: expected an integer >= 2, got {steps!r}")
+    check_fooling(trials, steps, threshold)
     model, shape, dtype = session.model, session.inputs.shape[1:], session.inputs.dtype
     with torch.no_grad():
         classes = check_logits(model(session.inputs[:1]), 1)
@@ -72,3 +70,13 @@ def fooling_sections(session: Session, trials: int = 50, steps: int = 10, thresh
             data={"curves": curves},
         ),
     ]
+
+
+def check_fooling(trials: int, steps: int, threshold: float) -> None:
+    """Raises:
+    ValueError: naming the option that is not as `fooling_sections` expects it.
+    """
+    check_count(trials=trials)
+    if steps < 2:
+        raise ValueError(f"steps: expected an integer >= 2, got {steps!r}")
+    check_number("threshold", threshold, 0, 1)

@@ -47,13 +47,8 @@ def linear_sections(
     Raises:
         ValueError: naming the argument; there are no training data.
     """
-    check_count(lambdas=lambdas, images=images)
-    check_positive(lowest=lowest, highest=highest)
-    if lambdas < 2 or lowest >= highest:
-        raise ValueError(
-            f"lambdas: expected at least 2, and lowest < highest, got {lambdas} from {lowest:g} to {highest:g}"
-        )
-    session.check_two(classes)
+    check_linear(loss, images, lambdas, lowest, highest)
+    session.check_two(classes, "classes")
     inputs, labels = (part.to(session.device) for part in session.training_part())
     test_inputs, test_labels = (part.to(session.device) for part in session.data.test)
     values = torch.logspace(math.log10(lowest), math.log10(highest), lambdas, dtype=torch.float64).tolist()
@@ -64,6 +59,20 @@ def linear_sections(
     best = int(sweep.test_error[0].argmin())
     sections = [_measures(sweep, best), *_pictures(sweep, view)]
     return [*sections, _animation(sweep, view, best)]
+
+
+def check_linear(loss: str, images: int, lambdas: int, lowest: float, highest: float) -> None:
+    """Raises:
+    ValueError: naming the option that is not as `linear_sections` expects it.
+    """
+    if loss not in OBJECTIVE:
+        raise ValueError(f"loss: expected one of {', '.join(OBJECTIVE)}, got {loss!r}")
+    check_count(lambdas=lambdas, images=images)
+    check_positive(lowest=lowest, highest=highest)
+    if lambdas < 2 or lowest >= highest:
+        raise ValueError(
+            f"lambdas: expected at least 2, and lowest < highest, got {lambdas} from {lowest:g} to {highest:g}"
+        )
 
 
 def _measures(sweep: Sweep, best: int) -> Section:

@@ -14,7 +14,7 @@ from pyrobust.analysis.loss_translation import loss_translation
 from pyrobust.analysis.page import Section, Table
 from pyrobust.analysis.session import Session
 from pyrobust.analysis.slider import Slider
-from pyrobust.attacks._common import check_positive
+from pyrobust.attacks._common import check_count, check_positive
 from pyrobust.models import TwoClassLinear
 
 SHOWN = ("natural", "expert", "expert, l2 0.05", "binarised", "l2 3.25", "l1 3.25", "l1 15", "l1 32", "FGSM")
@@ -41,8 +41,8 @@ def further_linear_sections(
     Raises:
         ValueError: naming the option, or the data has no training part.
     """
-    check_positive(eps=eps, lr=lr)
-    pair = _pair(session, classes)
+    check_regression(eps, steps, lr)
+    pair = two_classes(session, classes)
     variants = {name: LOGISTIC_VARIANTS[name] for name in SHOWN}
     variants |= {f"decay {decay:g}": LogisticVariant(l2=decay) for decay in DECAYS if decay > 0}
     models = _models(session, variants, pair, steps, lr)
@@ -57,12 +57,25 @@ def further_linear_sections(
     ]
 
 
-def _pair(session: Session, classes: tuple[int, int] | None) -> Pair:
+def check_regression(eps: float, steps: int, lr: float) -> None:
+    """Raises:
+    ValueError: naming the option that is not as `further_linear_sections` expects it.
+    """
+    check_positive(eps=eps, lr=lr)
+    check_count(steps=steps)
+
+
+def two_classes(session: Session, classes: tuple[int, int] | None) -> Pair:
+    """Their samples, by default those of 3 and 7.
+
+    Raises:
+        ValueError: naming the option: the data, or the test samples that the session takes, have not both.
+    """
     inputs, labels = session.training_part()
     if classes is None:
         there = labels.unique().tolist()
         classes = (3, 7) if {3, 7} <= set(there) else (there[0], there[-1])
-    session.check_two(classes)
+    session.check_two(classes, "regression_classes")
 
     def part(inputs: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
         kept = ((labels == classes[0]) | (labels == classes[1])).nonzero().squeeze(1)[:most]
@@ -71,7 +84,7 @@ def _pair(session: Session, classes: tuple[int, int] | None) -> Pair:
     train = part(inputs, labels, len(labels))
     test = part(*session.data.test, len(session.inputs))
     if len(test[1].unique()) < 2:
-        raise ValueError(f"classes: expected both {classes[0]} and {classes[1]} among the test samples")
+        raise ValueError(f"regression_classes: expected both {classes[0]} and {classes[1]} among the test samples")
     return Pair((classes[1], classes[0]), train, test)
 
 

@@ -45,7 +45,7 @@ def linearity_sections(
         attack_steps: of the minimum-norm attack (FMN).
         bins: of confidence.
     """
-    check_count(points=points, attack_steps=attack_steps, bins=bins)
+    check_linearity(reach, points, attack_steps, bins)
     found = smallest_norms(session, attack_steps)
     reference = reference_distance(found, reach)
     directions = directions_of(session, reference)
@@ -67,6 +67,15 @@ def linearity_sections(
         _calibration(confidence),
         _weights(session),
     ]
+
+
+def check_linearity(reach: float | None, points: int, attack_steps: int, bins: int = 1) -> None:
+    """Raises:
+    ValueError: naming the option that is not as `linearity_sections` expects it.
+    """
+    if reach is not None:
+        check_positive(reach=reach)
+    check_count(points=points, attack_steps=attack_steps, bins=bins)
 
 
 def smallest_norms(session: Session, steps: int) -> Tensor:

@@ -19,7 +19,7 @@ from pyrobust.analysis.session import Session
 from pyrobust.analysis.spectrum import JacobianSpectrum, jacobian_spectrum
 from pyrobust.analysis.work import joined
 from pyrobust.attacks import deepfool, pgd
-from pyrobust.attacks._common import check_positive
+from pyrobust.attacks._common import check_count, check_positive
 from pyrobust.evaluation.formatting import NORM_NAMES
 
 PGD_STEPS = 10
@@ -39,8 +39,7 @@ def spectrum_sections(
             samples.
         untrained: show the same architecture with fresh weights too, where its modules say how they are drawn.
     """
-    if eps is not None:
-        check_positive(eps=eps)
+    check_spectrum(k, eps)
     networks, why = {session.name: session.model}, ""
     if untrained:
         try:
@@ -79,6 +78,16 @@ def spectrum_sections(
         *([_alignment(aligned, outputs, radius)] if aligned else []),
         _lipschitz(session, radius),
     ]
+
+
+def check_spectrum(k: int | None, eps: float | None) -> None:
+    """Raises:
+    ValueError: naming the option that is not as `spectrum_sections` expects it.
+    """
+    if k is not None:
+        check_count(k=k)
+    if eps is not None:
+        check_positive(eps=eps)
 
 
 def perturbed(session: Session, name: str, attack: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:

@@ -38,9 +38,7 @@ def transfer_sections(
     Raises:
         ValueError: naming the argument; no other network, and the data are not digits.
     """
-    norm = norm_name(norm, ("l1", "l2", "linf"))
-    check_positive(eps=eps)
-    check_count(steps=steps)
+    norm = check_transfer(norm, eps, steps)
     others = dict(against) or _trained_on_digits(session)
     if len(others) < len(against) or session.name in others:
         raise ValueError(
@@ -51,6 +49,17 @@ def transfer_sections(
         attack=partial(pgd, norm=norm, eps=eps, steps=steps), batch_size=session.batch_size, seed=session.seed, work=session.work,
     )  # fmt: skip
     return [_matrix(matrix, norm, eps, steps), _distribution(_nearest(session))]
+
+
+def check_transfer(norm: str, eps: float, steps: int) -> str:
+    """The name of the norm.
+
+    Raises:
+        ValueError: naming the option that is not as `transfer_sections` expects it.
+    """
+    check_positive(eps=eps)
+    check_count(steps=steps)
+    return norm_name(norm, ("l1", "l2", "linf"))
 
 
 def _nearest(session: Session) -> RobustnessDistribution:
