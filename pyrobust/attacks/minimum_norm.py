@@ -90,7 +90,7 @@ def minimum_norm(
     runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
     points are gone on from, and the nearest of all is refined last. In l0, from 750 on, :func:`pdpgd` and :func:`sigma_zero`
     come first; runs from starts minimise the l1 norm, after which their points are made as sparse as they can by forward
-    passes. Smaller budgets use what is good within few steps, mostly one of these attacks. Each further thousand of
+    passes. Smaller budgets use what is good within few steps, one or two of these attacks. Each further thousand of
     ``budget`` is as many starts again, from noise and towards further classes.
 
     Args:
@@ -116,7 +116,8 @@ def minimum_norm(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: at most ``budget`` backward passes, and a few dozen forward passes beyond as many forward passes.
+    Cost: at most ``budget`` backward passes; as many forward passes, and a few dozen more; in l0 up to 67 more for each run that
+    minimises another norm.
     Source: this library's combination, measured by its strength benchmark; the stages name their own sources.
     """
     check_count(budget=budget)
