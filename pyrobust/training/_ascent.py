@@ -59,10 +59,22 @@ class Ascent:
             for _ in range(self.steps):
                 point = adv.detach().requires_grad_()
                 with torch.enable_grad():
-                    value = loss(model(point))
-                (grad,) = torch.autograd.grad(value, point)
+                    logits = model(point)
+                (grad,) = torch.autograd.grad(logits, point, slope(loss, logits))
                 ops.pgd_step_(adv, grad, inputs, self.p, scale * self.eps, scale * self.step_size, batch.bounds)
         return adv
+
+
+def slope(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """∂ loss / ∂z, (N, K). In float16, where that of a confident sample would be rounded to 0, each row is scaled to a largest
+    entry of 1: steepest ascent asks for its direction alone."""
+    leaf = wide(logits.detach()).requires_grad_()
+    with torch.enable_grad():
+        (grad,) = torch.autograd.grad(loss(leaf), leaf)
+    if logits.dtype == torch.float16:
+        largest = grad.abs().amax(1, keepdim=True)
+        grad = grad / largest.where(largest > 0, 1.0)
+    return grad.to(logits.dtype)
 
 
 def around(batch: Batch, p: float, radius: float, purpose: str) -> Tensor:

@@ -12,9 +12,9 @@ def wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean of −log softmax(z)_y."""
-    return F.cross_entropy(wide(logits), labels)
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The mean of −Σ_k q_k log softmax(z)_k with q = (1 − smoothing) · one-hot(y) + smoothing / K."""
+    return F.cross_entropy(wide(logits), labels, label_smoothing=smoothing)
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

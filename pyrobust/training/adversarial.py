@@ -43,6 +43,7 @@ class AdversarialTraining(Term):
         labels: "true", or "predicted": those that the ascent moves away from.
         start: epochs of plain training before the first x̂.
         warmup: epochs over which eps and step_size then grow linearly from 0.
+        smoothing: of the labels of both losses, in [0, 1] (see :class:`LabelSmoothing`); x̂ is found with the labels as they are.
         attack: in place of the ascent: a function with the signature of :mod:`pyrobust.attacks`, or its name there. It is
             given what it takes of eps, norm, steps, step_size, random_start and eval_mode; fix its other arguments by
             functools.partial. Its points are projected onto the ball, so an attack for the smallest perturbation serves too.
@@ -69,6 +70,7 @@ class AdversarialTraining(Term):
         labels: Labels = "true",
         start: float = 0.0,
         warmup: float = 0.0,
+        smoothing: float = 0.0,
         attack: Attack | str | None = None,
         eval_mode: bool = True,
     ) -> None:
@@ -81,6 +83,7 @@ class AdversarialTraining(Term):
         self.weight = None if weight is None else check_number("weight", weight, 0)
         self.start = check_number("start", start, 0)
         self.warmup = check_number("warmup", warmup, 0)
+        self.smoothing = check_number("smoothing", smoothing, 0, 1)
         self.attack = None
         if attack is not None:
             offered = {"norm": norm_name(norm), "steps": steps, "random_start": random_start, "eval_mode": eval_mode}
@@ -92,11 +95,14 @@ class AdversarialTraining(Term):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         if batch.epoch < self.start:
-            return cross_entropy(batch.logits(model), batch.labels)
-        loss = cross_entropy(model(self.points(model, batch)), batch.labels)
+            return self._loss(batch.logits(model), batch)
+        loss = self._loss(model(self.points(model, batch)), batch)
         if self.weight is None:
             return loss
-        return cross_entropy(batch.logits(model), batch.labels) + self.weight * loss
+        return self._loss(batch.logits(model), batch) + self.weight * loss
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(logits, batch.labels, self.smoothing)
 
     def points(self, model: nn.Module, batch: Batch) -> Tensor:
         """The points x̂ of a step, detached."""

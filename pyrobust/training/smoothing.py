@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrobust.attacks._common import check_number
-from pyrobust.training._losses import log_softmax, wide
+from pyrobust.training._losses import cross_entropy, log_softmax
 from pyrobust.training.term import Batch, Term
 
 
@@ -30,7 +29,7 @@ class LabelSmoothing(Term):
         self.smoothing = check_number("smoothing", smoothing, 0, 1)
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        return F.cross_entropy(wide(batch.logits(model)), batch.labels, label_smoothing=self.smoothing)
+        return cross_entropy(batch.logits(model), batch.labels, self.smoothing)
 
 
 class ConfidencePenalty(Term):

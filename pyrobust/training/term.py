@@ -46,7 +46,10 @@ class Term(nn.Module):
 
     Attributes:
         classifies: it holds the classification loss; else the cross-entropy goes beside it.
-        needs_input_grad: it differentiates the clean logits with respect to ``batch.inputs``.
+        needs_input_grad: it differentiates the clean logits with respect to ``batch.inputs``. They are those of training mode:
+            behind batch norm a sample's gradient also holds what the sample does to the others through the batch's mean and
+            variance. The forms by differences (`OperatorNorm` with ``eps``, `LogitDistance`) find their directions in
+            evaluation mode, sample by sample.
         compilable: it differentiates no gradient of the model's once more in another way; compiled models do not allow that.
     """
 

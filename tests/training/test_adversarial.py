@@ -38,7 +38,7 @@ from .toys import (
 TERMS = {
     "adversarial": AdversarialTraining(0.1, steps=3),
     "predicted": AdversarialTraining(0.1, steps=2, labels="predicted"),
-    "mixed": AdversarialTraining(0.1, steps=2, weight=0.5),
+    "mixed": AdversarialTraining(0.1, steps=2, weight=0.5, smoothing=0.1),
     "attack": AdversarialTraining(0.1, "l2", steps=4, attack="ddn"),
     "robust": RobustOptimisation(0.1),
     "trades": Trades(0.1, steps=3),
@@ -386,6 +386,38 @@ def test_the_passes_are_those_that_the_docstring_counts(name, forward, backward)
     passes = Passes(model)
     value(TERMS[name], model, batch_of()).backward()
     assert (passes.forward, passes.backward) == (forward, backward)
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
+def test_smoothed_labels_are_those_of_the_losses_and_not_of_the_ascent(weight):
+    model, batch = network(), batch_of()
+    term = AdversarialTraining(0.1, steps=2, weight=weight, smoothing=0.2)
+    adv = term.points(model, batch)
+    assert torch.equal(adv, AdversarialTraining(0.1, steps=2, weight=weight).points(model, batch))
+    soft = 0.8 * F.one_hot(batch.labels, 4).double() + 0.2 / 4
+
+    def loss(points):
+        return -(soft * model(points).log_softmax(1)).sum(1).mean()
+
+    expected = loss(adv) if weight is None else loss(batch.inputs) + weight * loss(adv)
+    torch.testing.assert_close(value(term, model, batch), expected, rtol=1e-13, atol=0)
+    late = AdversarialTraining(0.1, start=1.0, smoothing=0.2)  # plain training at first, on the same labels
+    torch.testing.assert_close(value(late, model, batch), loss(batch.inputs), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("term", [AdversarialTraining(0.1, steps=2, random_start=False), RobustOptimisation(0.1)])
+def test_confident_samples_are_attacked_in_float16(term):
+    """A slope of e⁻³⁰ with respect to the logits is 0 in float16, whose smallest number is 6e-8."""
+    model, batch = linear(classes=2).float(), batch_of(dtype=torch.float32, classes=2)
+    with torch.no_grad():
+        model[1].bias[:] = torch.tensor([0.0, 0.0])
+        model[1].weight.mul_(60.0)
+    batch.labels = model(batch.inputs).argmax(1)
+    assert (-F.cross_entropy(model(batch.inputs), batch.labels, reduction="none").expm1()).max() < 6e-8
+    expected = points_of(term, model, batch)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert torch.equal(points_of(term, model, batch), expected)
+    assert (expected != batch.inputs).any(2).all()
 
 
 @pytest.mark.parametrize("name", TERMS)
