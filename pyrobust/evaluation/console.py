@@ -22,7 +22,7 @@ from pyrobust.evaluation.report import REPORT
 from pyrobust.evaluation.runner import evaluate
 from pyrobust.evaluation.store import MANIFEST, check_folder
 from pyrobust.models import save_weights
-from pyrobust.training.console import DEFAULT_DATA, DEFAULT_MODEL, train_command
+from pyrobust.training.console import train_command, trained_on
 
 WEIGHTS = "model.safetensors"
 
@@ -79,14 +79,20 @@ def evaluate_command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name of a network or package.module:factory; default: one trained on digits, or with --weights the one "
-            "that `pyrobust train` trains."
+            help="Name of a network or package.module:factory; default: one trained on digits, or with --weights of "
+            "`pyrobust train` the one it trained."
         ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights for it: safetensors, or a state dict saved by torch.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="NPZ file, name of one under $PYROBUST_DATA, or 'digits'.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="NPZ file, name of one under $PYROBUST_DATA, or 'digits', with :A,B at the end for two of its classes; "
+            "default: those that the network was trained on."
+        ),
+    ] = None,
     norm: Annotated[
         list[str] | None, typer.Option(help="linf, l2, l1 or l0; repeat it or separate by commas. Default: all.")
     ] = None,
@@ -129,7 +135,8 @@ def evaluate_command(
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the run")
     if model is None and weights is not None:
-        model, data = DEFAULT_MODEL, data or DEFAULT_DATA
+        model, trained_data = trained_on(weights)
+        data = data or trained_data
     if model is None and data is not None:
         raise ValueError("--model is missing: --data belongs to a model")
     if model is not None and data is None:

@@ -11,8 +11,9 @@ from torch import nn
 from pyrobust.models.cifar import croce_cnn, galloway_cnn, nin, roth_cnn, vgg
 from pyrobust.models.cnn import cifar_cnn, mnist_cnn, small_cnn
 from pyrobust.models.digits import digits_cnn
+from pyrobust.models.dropout import with_dropout
 from pyrobust.models.fitting import accuracy, fit
-from pyrobust.models.linear import TwoClassLinear
+from pyrobust.models.linear import TwoClassLinear, digits_linear, mnist_linear
 from pyrobust.models.mnist import lenet5, lenet_matconvnet, madry_cnn, mlp, mlp_1200, shaham_cnn
 from pyrobust.models.normalisation import ZCA, GlobalContrast, MeanStd
 from pyrobust.models.weights import load_weights, save_weights
@@ -23,7 +24,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     factory.__name__: factory
     for factory in (
         small_cnn, mnist_cnn, cifar_cnn, mlp, mlp_1200, lenet5, lenet_matconvnet, shaham_cnn, madry_cnn, galloway_cnn,
-        roth_cnn, croce_cnn, nin, vgg, wrn_28_10, wrn_34_10,
+        roth_cnn, croce_cnn, nin, vgg, wrn_28_10, wrn_34_10, digits_linear, mnist_linear,
     )
 }  # fmt: skip
 
@@ -37,6 +38,7 @@ __all__ = [
     "cifar_cnn",
     "croce_cnn",
     "digits_cnn",
+    "digits_linear",
     "fit",
     "galloway_cnn",
     "lenet5",
@@ -46,6 +48,7 @@ __all__ = [
     "mlp",
     "mlp_1200",
     "mnist_cnn",
+    "mnist_linear",
     "nin",
     "roth_cnn",
     "save_weights",
@@ -53,6 +56,7 @@ __all__ = [
     "small_cnn",
     "vgg",
     "wide_resnet",
+    "with_dropout",
     "wrn_28_10",
     "wrn_34_10",
 ]

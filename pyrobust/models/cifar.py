@@ -80,16 +80,27 @@ def croce_cnn(seed: int = 0) -> nn.Sequential:
     return seeded(seed, build)
 
 
-def nin(seed: int = 0) -> nn.Sequential:
+def nin(seed: int = 0, width: float = 1.0) -> nn.Sequential:
     """Network in Network: three blocks of a 5×5, 5×5 and 3×3 convolution and two 1×1 convolutions; averages as logits.
 
     The first two blocks are followed by overlapping 3×3 pools of stride 2 (maximum, then mean) and dropout 1/2; the last
     ends in ten rectified maps, whose means are the logits. Initial weights N(0, 0.05²), as in the published definition,
     which are meant for inputs of unit contrast.
 
+    Args:
+        seed: of the initial weights.
+        width: > 0; filters of all layers but the last are ``width`` times as many, and the variance of the initial weights
+            1 / ``width`` times as large, so that the signal keeps its strength.
+
+    Raises:
+        ValueError: ``width`` leaves a layer without filters.
+
     Source: Lin et al. 2014; seed 003, §3.5.2, where inputs are contrast-normalised and whitened first
     (:class:`pyrobust.models.GlobalContrast`, :class:`pyrobust.models.ZCA`).
     """
+    wide, middle, narrow = (round(width * filters) for filters in (192, 160, 96))
+    if narrow < 1:
+        raise ValueError(f"width: expected at least one filter a layer, got {width}")
 
     def block(channels: int, size: int, *filters: int) -> list[nn.Module]:
         layers: list[nn.Module] = [nn.Conv2d(channels, filters[0], size, padding=size // 2), nn.ReLU()]
@@ -101,11 +112,11 @@ def nin(seed: int = 0) -> nn.Sequential:
         seed,
         lambda: initialise(
             nn.Sequential(
-                *block(3, 5, 192, 160, 96), nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.Dropout(),
-                *block(96, 5, 192, 192, 192), nn.AvgPool2d(3, stride=2, ceil_mode=True), nn.Dropout(),
-                *block(192, 3, 192, 192, 10), nn.AvgPool2d(8), nn.Flatten(),
+                *block(3, 5, wide, middle, narrow), nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.Dropout(),
+                *block(narrow, 5, wide, wide, wide), nn.AvgPool2d(3, stride=2, ceil_mode=True), nn.Dropout(),
+                *block(wide, 3, wide, wide, 10), nn.AvgPool2d(8), nn.Flatten(),
             ),
-            normal(0.05),
+            normal(0.05 / width**0.5),
         ),
     )  # fmt: skip
 

@@ -9,6 +9,19 @@ from torch import Tensor, nn
 from pyrobust.models._build import seeded, truncated_normal
 
 
+def digits_linear(seed: int = 0) -> TwoClassLinear:
+    """`TwoClassLinear` for two classes of scikit-learn's digits (``--data digits:7,3``): (N, 1, 8, 8) → (N, 2)."""
+    return TwoClassLinear(64, seed=seed)
+
+
+def mnist_linear(seed: int = 0) -> TwoClassLinear:
+    """`TwoClassLinear` for two classes of MNIST (``--data mnist:7,3``): (N, 1, 28, 28) → (N, 2).
+
+    Source: seed 000, §3.
+    """
+    return TwoClassLinear(784, seed=seed)
+
+
 class TwoClassLinear(nn.Module):
     """s = w·x (+ b) as the logits (−s/2, s/2): class 1 where s > 0, else class 0.
 

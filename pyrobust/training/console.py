@@ -22,7 +22,7 @@ from pyrobust.data import FlipAndShift, load
 from pyrobust.evaluation.environment import describe
 from pyrobust.evaluation.options import norms
 from pyrobust.evaluation.store import write_json
-from pyrobust.models import save_weights
+from pyrobust.models import save_weights, with_dropout
 from pyrobust.models.reference import build_model
 from pyrobust.training.catalogue import DEFAULT_EPS, OBJECTIVES, make_objective, options_of
 from pyrobust.training.checkpoint import CHECKPOINT
@@ -35,6 +35,7 @@ from pyrobust.training.validation import Validation, accuracies
 WEIGHTS = "weights.safetensors"
 SUMMARY = "summary.json"
 DEFAULT_MODEL, DEFAULT_DATA = "small_cnn", "digits"
+LINEAR_MODEL, LINEAR_DATA = "digits_linear", "digits:7,3"  # of the objective for linear models of two classes
 
 
 def train_command(
@@ -55,8 +56,20 @@ def train_command(
     option: Annotated[
         list[str] | None, typer.Option(help="Any other option of the objective, as name=value; repeatable.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Name of a network, or package.module:factory.")] = DEFAULT_MODEL,
-    data: Annotated[str, typer.Option(help="NPZ file, name of one under $PYROBUST_DATA, or 'digits'.")] = DEFAULT_DATA,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Name of a network, or package.module:factory; default: {DEFAULT_MODEL}, linear-worst-case: {LINEAR_MODEL}."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="NPZ file, name of one under $PYROBUST_DATA, or 'digits', with :A,B at the end for two of its classes; "
+            f"default: {DEFAULT_DATA}, linear-worst-case: {LINEAR_DATA}."
+        ),
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of every hidden dense layer's units.")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 30,
     batch_size: Annotated[int, typer.Option(help="Samples a step, over all processes.")] = 64,
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "adam",
@@ -95,7 +108,10 @@ def train_command(
 
     Without options: a small network on scikit-learn's digits. Under torchrun, every process takes its share of each batch.
     """
-    arguments = dict(locals())
+    linear = objective == "linear-worst-case"
+    model = model or (LINEAR_MODEL if linear else DEFAULT_MODEL)
+    data = data or (LINEAR_DATA if linear else DEFAULT_DATA)
+    arguments = {key: value for key, value in locals().items() if key != "linear"}
     console = Console()
     import_from_here()
     if resume and out is None:
@@ -113,7 +129,8 @@ def train_command(
     folder = out or Path("runs") / f"{model.rpartition(':')[2]}-{objective}-{datetime.now():%Y%m%d-%H%M%S}"
     with process_group(target) as here:
         world = World.current()
-        network = build_model(model, seed).to(here)
+        network = build_model(model, seed)
+        network = (network if dropout is None else with_dropout(network, dropout)).to(here)
         source = load(data)
         if source.train is None:
             raise ValueError(f"--data: {data} has no training part (x_train, y_train)")
@@ -140,6 +157,13 @@ def train_command(
             f"{part + ':':<12}clean {figures['clean']:.1%}, robust ({attack}) {figures['robust']:.1%}", highlight=False
         )
     console.print(f"weights: [bold]{os.fspath(folder / WEIGHTS)}[/bold]", soft_wrap=True)
+
+
+def trained_on(weights: Path) -> tuple[str, str]:
+    """Network and data as the summary beside the weights names them; the defaults where there is none."""
+    summary = weights.with_name(SUMMARY)
+    arguments = json.loads(summary.read_text())["arguments"] if summary.is_file() else {}
+    return arguments.get("model", DEFAULT_MODEL), arguments.get("data", DEFAULT_DATA)
 
 
 def _parsed(given: list[str] | None) -> dict[str, Any]:

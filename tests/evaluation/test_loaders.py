@@ -29,6 +29,19 @@ def test_digits_split_into_parts_that_share_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(digits().test, data.test, strict=True))
 
 
+def test_two_classes_are_kept_and_relabelled() -> None:
+    whole, pair = load("digits"), load("digits:7,3")
+    assert pair.name == "digits:7,3"
+    for (inputs, labels), (x, y) in ((whole.train, pair.train), (whole.test, pair.test)):
+        assert torch.equal(x[y == 0], inputs[labels == 7])
+        assert torch.equal(x[y == 1], inputs[labels == 3])
+        assert len(y) == int(((labels == 7) | (labels == 3)).sum())
+        assert y.dtype == torch.int64
+    for wrong in ("digits:3,3", "digits:3,12"):
+        with pytest.raises(ValueError, match="expected two of those in digits"):
+            load(wrong)
+
+
 def test_bytes_are_scaled_and_grey_images_get_a_channel(tmp_path: Path) -> None:
     images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2) * 23
     data = load(save(tmp_path / "d.npz", x_test=images, y_test=LABELS, x_train=images, y_train=LABELS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_count_shape_and_seed(name: str) -> None:
 
 
 def test_every_network_goes_by_its_name() -> None:
-    known = {"small_cnn", "mnist_cnn", "cifar_cnn"}
+    known = {"small_cnn", "mnist_cnn", "cifar_cnn", "digits_linear", "mnist_linear"}
     assert MODELS.keys() == COUNTS.keys() | known
     for name, factory in MODELS.items():
         assert getattr(models, name) is factory
@@ -152,6 +153,15 @@ def test_matconvnets_scale() -> None:
 
 def test_widths_and_depths() -> None:
     assert parameters(models.mlp(width=7, inputs=64)) == dense(64, 7) + 2 * dense(7, 7) + dense(7, 10)
+    narrow = models.nin(width=0.25)
+    assert parameters(narrow) == (
+        conv(5, 3, 48) + conv(1, 48, 40) + conv(1, 40, 24) + conv(5, 24, 48) + 2 * conv(1, 48, 48) + conv(3, 48, 48)
+        + conv(1, 48, 48) + conv(1, 48, 10)
+    )  # fmt: skip
+    # 28,800 draws of deviation 0.05 / √0.25; five standard errors of 1 / √(2 · 28,800).
+    assert abs(float(narrow[8].weight.detach().std()) / 0.1 - 1) < 5 / (2 * 28_800) ** 0.5
+    with pytest.raises(ValueError, match="width: expected at least one filter"):
+        models.nin(width=0.001)
     small = wide_resnet(10, 1)
     expected = 9 * (3 * 16 + 2 * 16 * 16 + (16 + 32) * 32 + (32 + 64) * 64) + 16 * 32 + 32 * 64
     assert parameters(small) == expected + 2 * (2 * 16 + 16 + 32 + 32 + 64 + 64) + dense(64, 10)
@@ -159,6 +169,36 @@ def test_widths_and_depths() -> None:
     for arguments in ({"depth": 32}, {"depth": 4}, {"depth": 28, "width": 0}):
         with pytest.raises(ValueError, match="depth: expected" if "width" not in arguments else "width: expected"):
             wide_resnet(**arguments)
+
+
+def test_linear_models_by_name() -> None:
+    for factory, shape in ((models.digits_linear, (1, 8, 8)), (models.mnist_linear, MNIST)):
+        network = factory(3)
+        assert parameters(network) == math.prod(shape)
+        assert network(torch.rand(5, *shape)).shape == (5, 2)
+        assert torch.equal(network.weight, factory(3).weight)
+        assert not torch.equal(network.weight, factory(4).weight)
+
+
+def test_dropout_is_added_under_the_same_names() -> None:
+    plain = models.small_cnn()
+    network = models.with_dropout(plain, 0.3)
+    assert same(network, plain)
+    assert network.state_dict().keys() == plain.state_dict().keys()
+    inputs = torch.rand(400, 1, 8, 8)
+    assert torch.equal(network.eval()(inputs), plain(inputs))
+    hidden = network.train()[:7](inputs)
+    active = plain[:7](inputs) > 0
+    # Five standard errors of a share of 0.3 among the active units.
+    assert abs(float((hidden[active] == 0).float().mean()) - 0.3) < 5 * (0.21 / int(active.sum())) ** 0.5
+    torch.testing.assert_close(hidden[hidden > 0], (plain[:7](inputs) / 0.7)[hidden > 0])
+    for wrong, share, message in (
+        (nn.Sequential(nn.Linear(2, 2)), 0.5, "expected a torch.nn.Sequential with a ReLU"),
+        (models.digits_linear(), 0.5, "expected a torch.nn.Sequential with a ReLU"),
+        (plain, 1.0, "share: expected"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            models.with_dropout(wrong, share)
 
 
 def test_a_wide_unit_is_the_papers() -> None:

@@ -16,8 +16,8 @@ from commands import error_of, run
 from torch import Tensor, nn
 
 from pyrobust.cli import main
-from pyrobust.data import FlipAndShift, digits
-from pyrobust.models import load_weights, small_cnn
+from pyrobust.data import FlipAndShift, digits, load
+from pyrobust.models import accuracy, digits_linear, load_weights, small_cnn
 from pyrobust.training import OBJECTIVES, CrossEntropy, Recipe, Validation, accuracies, make_objective, train
 from pyrobust.training.catalogue import options_of
 from pyrobust.training.console import _parsed
@@ -77,6 +77,29 @@ def test_train_and_evaluate_need_no_argument_but_the_objective(place: Path, caps
 
 
 SHORT = ["--epochs", "2", "--validation-steps", "2", "--out", "run"]
+
+
+def test_evaluate_knows_what_was_trained_on_what(place: Path) -> None:
+    """A linear model of two classes, which is what its exact worst case is for."""
+    assert run("train", "--objective", "linear-worst-case", "--out", "run") == 0
+    weights = str(place / "run" / "weights.safetensors")
+    assert run("evaluate", "--weights", weights, "--norm", "linf", "--steps", "20", "--out", "report") == 0
+    report = json.loads((place / "report" / "summary.json").read_text())
+    inputs, labels = load("digits:7,3").test
+    model = load_weights(digits_linear(), Path(weights))
+    assert report["clean_accuracy"] == pytest.approx(accuracy(model, inputs, labels))
+    assert report["clean_accuracy"] > 0.8  # guessing: 0.5
+    told = json.loads((place / "run" / "summary.json").read_text())["arguments"]
+    assert (told["model"], told["data"]) == ("digits_linear", "digits:7,3")
+
+
+def test_dropout_leaves_weights_that_the_plain_network_takes(place: Path) -> None:
+    assert run("train", "--dropout", "0.5", *SHORT) == 0
+    with_it = load_weights(small_cnn(), place / "run" / "weights.safetensors")
+    (place / "run").rename(place / "other")
+    assert run("train", *SHORT) == 0
+    without = load_weights(small_cnn(), place / "run" / "weights.safetensors")
+    assert not torch.equal(with_it[7].weight, without[7].weight)
 
 
 def test_options_reach_recipe_and_objective(place: Path) -> None:
