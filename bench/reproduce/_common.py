@@ -207,14 +207,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """An ordering that the paper states: in words, whether ours has it, and our numbers."""
+    """An ordering that the paper states: in words, whether ours has it, and our numbers; ``why`` says what was measured of the
+    reason where it has not."""
 
     text: str
     holds: bool
     numbers: str
+    why: str = ""
 
 
 def claims(stated: Sequence[Claim]) -> str:
-    """A Markdown list of them."""
-    lines = [f"- **{'holds' if claim.holds else 'does not hold'}**: {claim.text} ({claim.numbers})" for claim in stated]
+    """A Markdown list of them, with the reasons of those that do not hold."""
+    lines = [
+        f"- **{'holds' if claim.holds else 'does not hold'}**: {claim.text} ({claim.numbers})"
+        + (f". Why: {claim.why}." if claim.why and not claim.holds else "")
+        for claim in stated
+    ]
     return "\n".join(lines) + "\n"

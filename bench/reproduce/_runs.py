@@ -56,9 +56,16 @@ def relative(distances: np.ndarray, lengths: np.ndarray, counted: np.ndarray) ->
 
 
 def below(
-    text: str, key: str, rows: Mapping[str, Runs], lower: Sequence[str], higher: Sequence[str], digits: int = 3
+    text: str,
+    key: str,
+    rows: Mapping[str, Runs],
+    lower: Sequence[str],
+    higher: Sequence[str],
+    digits: int = 3,
+    why: str = "",
 ) -> Claim:
-    """Whether every row of ``lower`` has a smaller mean than every row of ``higher``."""
+    """Whether every row of ``lower`` has a smaller mean than every row of ``higher``; ``why`` says where the order comes from if
+    not."""
     low, high = ({name: mean(rows[name], key) for name in names} for names in (lower, higher))
     sides = [", ".join(f"{name} {value:.{digits}f}" for name, value in side.items()) for side in (low, high)]
-    return Claim(text, max(low.values()) < min(high.values()), f"{sides[0]}; against {sides[1]}")
+    return Claim(text, max(low.values()) < min(high.values()), f"{sides[0]}; against {sides[1]}", why)

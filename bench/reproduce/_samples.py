@@ -9,6 +9,7 @@ from bench.reproduce._common import Run
 from pyrobust.data import Data, load
 
 Mask = NDArray[np.bool_]
+TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}  # by name of the data set; digits go by their own
 
 
 def images(name: str, run: Run, *, train: int | None = None, test: int | None = None) -> Data:

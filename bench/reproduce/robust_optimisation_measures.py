@@ -99,6 +99,7 @@ class Measured:
             "collection": self.collection.to_json(),
             "paper_percent": {name: list(cells) for name, cells in self.experiment.paper.items()},
             "clean": shares(self.clean),
+            "clean_attacked": shares({name: mask[: len(self.attacked[1])] for name, mask in self.clean.items()}),
             "on_collection": shares(self.on_collection),
             "sweep": self.experiment.sweep,
             "fast": {name: [float(mask.mean()) for mask in masks] for name, masks in self.fast.items()},

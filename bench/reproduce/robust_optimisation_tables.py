@@ -10,13 +10,11 @@ import sys
 
 from bench.reproduce._common import Numbers, Run, claims, command, table
 from bench.reproduce._figures import curves
-from bench.reproduce._samples import described, images, percent
+from bench.reproduce._samples import TITLES, described, images, percent
 from bench.reproduce.robust_optimisation_claims import judge, judge_cifar10
 from bench.reproduce.robust_optimisation_collection import collect, draw_collection, single_pixels
 from bench.reproduce.robust_optimisation_experiments import CHECKED, CONTROL, EXPERIMENTS, NAMES
 from bench.reproduce.robust_optimisation_measures import Measured, networks
-
-TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -70,7 +70,14 @@ class Measured:
             for name in ("pgd", "fgsm", "reaching", "swapped")
         }
         rows = [vars(row) for row in self.saliency]
-        return {"fitted": self.fitted, "clean": float(self.clean.mean()), **means, "saliency": rows}
+        attacked = float(self.clean[: len(self.pgd[0])].mean())
+        return {
+            "fitted": self.fitted,
+            "clean": float(self.clean.mean()),
+            "clean_attacked": attacked,
+            **means,
+            "saliency": rows,
+        }
 
 
 def measure(

@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.reproduce._common import Numbers, Run, claims, command, table
 from bench.reproduce._figures import curves, pictures
-from bench.reproduce._samples import described, images, percent
+from bench.reproduce._samples import TITLES, described, images, percent
 from bench.reproduce.weight_decay_attacks import EPS, FAR, REACH, SHARES, Measured, Saliency, measure, swapped_images
 from bench.reproduce.weight_decay_claims import judge
 from bench.reproduce.weight_decay_networks import CNN, CNN_L2, CNN_NAT, NOTES, SIZES, WRN, WRN_NAT, networks
@@ -75,7 +75,7 @@ def reproduce(run: Run) -> tuple[str, Numbers]:
 
 
 def _draw(run: Run, data: Data, models: dict[str, nn.Module], found: dict[str, Measured]) -> None:
-    linf, styles, title = {}, {}, data.name
+    linf, styles, title = {}, {}, TITLES.get(data.name, data.name)
     for number, (name, one) in enumerate(found.items()):
         clean = float(one.clean[: len(one.pgd[0])].mean())
         linf[f"{name}, PGD"] = ((0, *EPS), [clean, *(float(mask.mean()) for mask in one.pgd)])
