@@ -56,7 +56,7 @@ def roth_cnn(seed: int = 0) -> nn.Sequential:
     return seeded(seed, build)
 
 
-def croce_cnn(seed: int = 0) -> nn.Sequential:
+def croce_cnn(seed: int = 0, width: float = 1.0) -> nn.Sequential:
     """The network of Croce and Hein: eight convolutions (96, 96, 192 five times, 384), dense layers of 1200 and 10.
 
     3×3, padded, but for the last, which is 2×2; layers 3, 6 and 8 have stride 2. This has as many parameters as the
@@ -64,9 +64,26 @@ def croce_cnn(seed: int = 0) -> nn.Sequential:
     convolutions). Initial weights after He et al. 2015, since torch's would let the signal vanish in ten layers without
     batch norm.
 
+    Args:
+        seed: of the initial weights.
+        width: > 0; every layer but the last has ``width`` times as many filters or units.
+
+    Raises:
+        ValueError: ``width`` leaves a layer without filters.
+
     Source: Croce and Hein 2020 (FAB), experiments and published code; the CIFAR-10 models of seed 003, §5.4.
     """
-    layers = [(96, 3, 1), (96, 3, 1), (192, 3, 2), (192, 3, 1), (192, 3, 1), (192, 3, 2), (192, 3, 1), (384, 2, 2)]
+    narrow, middle, wide, dense = _scaled(width, 96, 192, 384, 1200)
+    layers = [
+        (narrow, 3, 1),
+        (narrow, 3, 1),
+        (middle, 3, 2),
+        (middle, 3, 1),
+        (middle, 3, 1),
+        (middle, 3, 2),
+        (middle, 3, 1),
+        (wide, 2, 2),
+    ]
 
     def build() -> nn.Sequential:
         modules: list[nn.Module] = []
@@ -74,7 +91,7 @@ def croce_cnn(seed: int = 0) -> nn.Sequential:
         for filters, size, stride in layers:
             modules += [nn.Conv2d(channels, filters, size, stride=stride, padding=(size - 1) // 2), nn.ReLU()]
             channels = filters
-        modules += [nn.Flatten(), nn.Linear(384 * 4 * 4, 1200), nn.ReLU(), nn.Linear(1200, 10)]
+        modules += [nn.Flatten(), nn.Linear(wide * 4 * 4, dense), nn.ReLU(), nn.Linear(dense, 10)]
         return initialise(nn.Sequential(*modules), he("fan_in"))
 
     return seeded(seed, build)
@@ -98,9 +115,7 @@ def nin(seed: int = 0, width: float = 1.0) -> nn.Sequential:
     Source: Lin et al. 2014; seed 003, §3.5.2, where inputs are contrast-normalised and whitened first
     (:class:`pyrobust.models.GlobalContrast`, :class:`pyrobust.models.ZCA`).
     """
-    wide, middle, narrow = (round(width * filters) for filters in (192, 160, 96))
-    if narrow < 1:
-        raise ValueError(f"width: expected at least one filter a layer, got {width}")
+    wide, middle, narrow = _scaled(width, 192, 160, 96)
 
     def block(channels: int, size: int, *filters: int) -> list[nn.Module]:
         layers: list[nn.Module] = [nn.Conv2d(channels, filters[0], size, padding=size // 2), nn.ReLU()]
@@ -151,3 +166,10 @@ def vgg(seed: int = 0) -> nn.Sequential:
         )  # fmt: skip
 
     return seeded(seed, build)
+
+
+def _scaled(width: float, *filters: int) -> list[int]:
+    scaled = [round(width * count) for count in filters]
+    if min(scaled) < 1:
+        raise ValueError(f"width: expected at least one filter a layer, got {width}")
+    return scaled

@@ -160,8 +160,13 @@ def test_widths_and_depths() -> None:
     )  # fmt: skip
     # 28,800 draws of deviation 0.05 / √0.25; five standard errors of 1 / √(2 · 28,800).
     assert abs(float(narrow[8].weight.detach().std()) / 0.1 - 1) < 5 / (2 * 28_800) ** 0.5
-    with pytest.raises(ValueError, match="width: expected at least one filter"):
-        models.nin(width=0.001)
+    assert parameters(models.croce_cnn(width=0.25)) == (
+        conv(3, 3, 24) + conv(3, 24, 24) + conv(3, 24, 48) + 4 * conv(3, 48, 48) + conv(2, 48, 96)
+        + dense(4 * 4 * 96, 300) + dense(300, 10)
+    )  # fmt: skip
+    for factory in (models.nin, models.croce_cnn):
+        with pytest.raises(ValueError, match="width: expected at least one filter"):
+            factory(width=0.001)
     small = wide_resnet(10, 1)
     expected = 9 * (3 * 16 + 2 * 16 * 16 + (16 + 32) * 32 + (32 + 64) * 64) + 16 * 32 + 32 * 64
     assert parameters(small) == expected + 2 * (2 * 16 + 16 + 32 + 32 + 64 + 64) + dense(64, 10)
