@@ -17,8 +17,6 @@ import torch
 from bench import roster, suite_roster
 from bench.networks import Subject
 from bench.passes import Pass, Recorded, bare_loop
-from bench.reproduce import pdpgd_paper
-from bench.reproduce.pdpgd_attacks import NORMS, columns
 from bench.strength_bars import compare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,10 +31,10 @@ KERNELS = {
 MINIMUM_NORM = {"pdpgd linf", "pdpgd l2", "pdpgd l1", "pdpgd l0", "pdgd l2"}
 
 
-def run(tmp_path: Path, *arguments: str, module: str = "bench") -> dict[str, Any]:
+def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     """The JSON of a smoke run in a process of its own, on one thread: tests share their cores."""
     out = tmp_path / "out.json"
-    command = [sys.executable, "-m", module, *arguments, "--smoke", "--out", str(out)]
+    command = [sys.executable, "-m", "bench", *arguments, "--smoke", "--out", str(out)]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -144,46 +142,6 @@ def test_strength(tmp_path: Path) -> None:
     best = max(row["optimality"] for row in ran if row["norm"] == "linf")
     assert 0.5 < best <= 1
     assert len(content["bars"]) == 5
-
-
-def test_pdpgd_tables(tmp_path: Path) -> None:
-    content = run(tmp_path, module="bench.reproduce.pdpgd_tables")
-    assert (tmp_path / "out-figure-5.1.png").read_bytes().startswith(b"\x89PNG")
-    assert {row["table"] for row in content["rows"]} == {"5.1", "5.3", "5.7"}
-    expected = {(norm, c.label, f"{c.attack} {c.variant}") for norm in NORMS for c in columns(norm, (1, 10))}
-    ours = [row for row in content["rows"] if row["ours"]]
-    assert {(row["norm"], row["attack"], row["ours"]) for row in ours} == expected
-    for row in ours:
-        if row["table"] == "5.1":
-            assert 0 <= row["success"] <= 1
-            assert row["success"] == 0 or positive(row["measured"])
-        else:
-            assert 0 <= row["measured"] <= 100
-    for row in content["rows"]:  # what is only the paper's has a number of its own
-        assert row["ours"] or row["measured"] is None
-    alone = {row["attack"] for row in content["rows"] if not row["ours"]}
-    assert {"B&B", "DAA-1", "FAB-100", "PDPGD-10 or -100"} <= alone
-    assert {row["paper"] for row in ours if (row["attack"], row.get("threshold")) == ("PDPGD-10", "0.35")} == {9.5}
-
-
-def test_the_paper_s_tables_are_in_order() -> None:
-    blocks, clean = pdpgd_paper.read()
-    for (table, norm), block in blocks.items():
-        numbers = {name: np.array(column) for name, column in block.columns.items()}
-        assert all(len(column) == len(block.rows) for column in numbers.values()), (table, norm)
-        if table in pdpgd_paper.MEANS:
-            assert set(block.rows) == set(pdpgd_paper.TABLES[table])
-            continue
-        assert np.all(np.diff(block.thresholds) > 0)
-        (network,) = pdpgd_paper.TABLES[table]
-        for name, column in numbers.items():
-            known = column[np.isfinite(column)]
-            assert known.max() <= clean[network]
-            if name != "Pixel":  # drawn anew at each threshold
-                assert np.all(np.diff(known) <= 0), (table, norm, name)
-            for fewer, more in (("-1", "-10"), ("-10", "-100")):
-                if name.endswith(fewer) and (other := name.removesuffix(fewer) + more) in numbers:
-                    assert not np.any(numbers[other] > column), (table, norm, other)
 
 
 def test_optimality_and_bars_of_known_distances() -> None:

@@ -40,20 +40,31 @@ class Run:
         size: "quick", "full" or "smoke".
         device: on which it trains and attacks.
         out: the folder of its results.
+        options: of the script's own command line.
     """
 
     name: str
     size: str
     device: torch.device
     out: Path
+    options: argparse.Namespace = field(default_factory=argparse.Namespace)
 
     def path(self, ending: str) -> Path:
         """A file of results, as for ``"tables.md"``."""
         return self.out / f"{self.name}-{self.size}-{ending}"
 
 
-def command(name: str, text: str, body: Callable[[Run], tuple[str, Numbers]], arguments: list[str] | None) -> int:
+def command(
+    name: str,
+    text: str,
+    body: Callable[[Run], tuple[str, Numbers]],
+    arguments: list[str] | None,
+    more: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> int:
     """Run a script: ``body`` returns its Markdown, and its numbers for the JSON.
+
+    Args:
+        more: adds options of the script's own.
 
     Returns:
         The exit status.
@@ -66,11 +77,16 @@ def command(name: str, text: str, body: Callable[[Run], tuple[str, Numbers]], ar
     parser.set_defaults(size="full")
     parser.add_argument("--out", type=Path, help="folder of the results (default: bench/results/reproduce)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    if more is not None:
+        more(parser)
     args = parser.parse_args(arguments)
     # What --smoke writes is no result: without --out it goes where nothing is kept.
     out = args.out or (CACHE / "smoke" if args.size == "smoke" else RESULTS / "reproduce")
-    run = Run(name, args.size, torch.device(args.device), out)
-    content = environment.describe(run.device, {"size": run.size, "device": args.device})
+    run = Run(name, args.size, torch.device(args.device), out, args)
+    given = {
+        key: value for key, value in vars(args).items() if key != "out"
+    }  # no figure depends on where it is written
+    content = environment.describe(run.device, given)
     began = time.perf_counter()
     try:
         markdown, numbers = body(run)

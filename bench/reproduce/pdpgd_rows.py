@@ -1,4 +1,4 @@
-"""The tables on screen, paper | ours, and their numbers for the JSON."""
+"""The tables in Markdown, paper / ours, and their numbers for the JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench import report
+from bench.reproduce._common import table
 from bench.reproduce.pdpgd_attacks import Column
 from bench.reproduce.pdpgd_paper import Block
 from pyrobust.evaluation import metrics
@@ -15,7 +16,7 @@ from pyrobust.evaluation import metrics
 Cells = list[tuple[Column, dict[str, Any]]]
 
 
-def accuracies(network: str, block: Block, cells: Cells) -> list[report.Row]:
+def accuracies(network: str, block: Block, cells: Cells) -> tuple[list[report.Row], str]:
     """Robust accuracy in % at the printed thresholds; where none can be read, at round ones up to our largest norms."""
     names = block.rows or tuple(f"{at:g}" for at in _own_thresholds(block.norm, cells))
     thresholds = block.thresholds or tuple(float(name) for name in names)
@@ -29,15 +30,14 @@ def accuracies(network: str, block: Block, cells: Cells) -> list[report.Row]:
             paper = block.number(column.label, name)
             rows.append(_row(block, network, column, paper, 100 * value, result, threshold=name))
     rows += _paper_alone(block, {column.label for column, _ in cells}, "threshold", network)
-    title = f"Table {block.table}, {block.norm}: robust accuracy (%) of {network}, paper | ours"
-    note = "" if block.rows else "; the thresholds of the paper cannot be read, these are round ones"
-    _show(title + note, rows, "threshold", names, 1)
-    return rows
+    title = f"{block.norm}: robust accuracy (%) of {network} at the thresholds on top"
+    note = "" if block.rows else "; those of the paper cannot be read, these are round ones"
+    return rows, _shown(title + note, rows, "threshold", names, 1)
 
 
 def means(
     block: Block, networks: tuple[str, ...], cells: dict[str, Cells], correct: dict[str, np.ndarray]
-) -> list[report.Row]:
+) -> tuple[list[report.Row], str]:
     """Mean norm of the successful perturbations of images that were right, with the share of successes.
 
     The paper gives one number an attack; ours with any number of restarts stand beside it.
@@ -53,8 +53,7 @@ def means(
                 rows.append(_row(block, network, column, paper, mean, result, success=success))
     rows += _paper_alone(block, {row["attack"].split("-")[0] for row in rows}, "network")
     shown = tuple(network for network in networks if network in cells)
-    _show(f"Table {block.table}, {block.norm}: mean norm, paper | ours (success)", rows, "network", shown, 3)
-    return rows
+    return rows, _shown(f"{block.norm}: mean norm (and share of successes, where not all)", rows, "network", shown, 3)
 
 
 def _own_thresholds(norm: str, cells: Cells) -> tuple[float, ...]:
@@ -96,16 +95,23 @@ def _paper_alone(block: Block, have: set[str], place: str, network: str = "") ->
     ]  # fmt: skip
 
 
-def _show(title: str, rows: list[report.Row], place: str, names: tuple[str, ...], digits: int) -> None:
-    lines: dict[tuple[str, str | None], report.Row] = {}
+def _shown(title: str, rows: list[report.Row], place: str, names: tuple[str, ...], digits: int) -> str:
+    lines: dict[tuple[str, str | None], dict[str, str]] = {}
     for row in rows:
-        line = lines.setdefault((row["attack"], row["ours"]), {"attack": row["attack"], "ours": row["ours"]})
+        line = lines.setdefault((row["attack"], row["ours"]), {})
         measured = _number(row["measured"], digits)
+        if measured != "–":
+            measured = f"**{measured}**"
         if row.get("success") is not None and row["success"] < 1:
             measured += f" ({100 * row['success']:.0f} %)"
-        line[row[place]] = f"{_number(row['paper'], digits)} | {measured}"
-        line.setdefault("gradients", row.get("gradients"))
-    report.table(title, list(lines.values()), ("attack", "ours", *names, "gradients"))
+        line[row[place]] = f"{_number(row['paper'], digits)} / {measured}"
+        if row.get("gradients") is not None:
+            line.setdefault("gradients", f"{row['gradients']:.0f}")
+    cells = [
+        [attack, ours or "not here", *(line.get(name, "–") for name in (*names, "gradients"))]
+        for (attack, ours), line in lines.items()
+    ]
+    return f"{title}\n\n{table(['attack', 'ours', *names, 'gradients'], cells)}\n"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -1,7 +1,7 @@
-"""Tables 5.1–5.8 and figure 5.1 of seed 003, measured here: paper | ours.
+"""Tables 5.1–5.8 and figure 5.1 of seed 003 (PDGD and PDPGD beside other attacks), measured here: paper / ours.
 
-``python -m bench.reproduce.pdpgd_tables`` trains the networks (hours without a GPU), attacks, and prints; JSON and PNG go to
-bench/results. Weights and finished cells are kept in bench/.cache, so that it can be interrupted.
+Weights and finished cells are kept in bench/.cache, so that it can be interrupted. ``--quick`` takes about four hours of one core:
+a process a network (``--networks``), then one for all, which finds what they left.
 """
 
 from __future__ import annotations
@@ -10,121 +10,121 @@ import argparse
 import functools
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from bench import environment, report
-from bench.__main__ import RESULTS
-from bench.reproduce.pdpgd_attacks import NORMS, Images, columns, run
+from bench.reproduce._common import Numbers, Run, claims, command, table
+from bench.reproduce.pdpgd_attacks import NORMS, Column, Images, columns, run
 from bench.reproduce.pdpgd_cells import cell
+from bench.reproduce.pdpgd_claims import nearest_of_all
 from bench.reproduce.pdpgd_figure import draw
-from bench.reproduce.pdpgd_networks import RECIPES, trained
+from bench.reproduce.pdpgd_networks import FULL, QUICK, QUICK_WIDTH, trained
 from bench.reproduce.pdpgd_paper import MEANS, TABLES, Block, read
 from bench.reproduce.pdpgd_rows import Cells, accuracies, means
 from pyrobust.data import Data
 
-FIGURE = "figure"
 FIGURE_NETWORKS = TABLES["5.1"]
-SMOKE = ("5.1", "5.3", "5.7", FIGURE)  # means, thresholds that are printed and not, every attack
+SMOKE = ("5.1", "5.3", "5.7")  # means, thresholds that are printed and not, every attack
+SAMPLES = {"full": 1000, "quick": 16, "smoke": 8}
 HELD_BACK = 100  # at most: as many as are attacked, where those are fewer
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.reproduce.pdpgd_tables", description=__doc__)
-    parser.add_argument("--tables", nargs="+", choices=[*TABLES, FIGURE], metavar="TABLE",
-                        help=f"5.1 … 5.8, or {FIGURE}; default: all")  # fmt: skip
-    parser.add_argument("--networks", nargs="+", default=list(RECIPES), choices=RECIPES, metavar="NETWORK",
-                        help=f"of {', '.join(RECIPES)}; default: all")  # fmt: skip
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tables", nargs="+", choices=TABLES, metavar="TABLE", help="5.1 … 5.8; default: all")
+    parser.add_argument("--networks", nargs="+", default=list(FULL), choices=FULL, metavar="NETWORK",
+                        help=f"of {', '.join(FULL)}; default: all")  # fmt: skip
     parser.add_argument("--norms", nargs="+", default=list(NORMS), choices=NORMS, help="default: all")
     parser.add_argument("--restarts", nargs="+", type=int, default=[1, 10], help="of PGD, FAB and ours; default: 1 10")
     parser.add_argument(
-        "--samples", type=int, default=1000, help="test images a network, from the first (default 1000)"
+        "--samples", type=int, help="test images a network, from the first; default: 1000, with --quick 16"
     )
-    parser.add_argument("--epochs", type=int, default=0, help="of the training; default: by network")
-    parser.add_argument("--images", type=int, default=0, help="train on the first so many (default: all)")
     parser.add_argument("--heavy", action="store_true", help="also C&W, EAD, DAA, Pixel, and PGD with restarts")
-    parser.add_argument("--smoke", action="store_true", help="tiny, on digits: does it run; nothing is kept")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--out", type=Path, help="write the JSON here, the PNG beside it (default: bench/results)")
-    args = parser.parse_args(arguments)
-    if args.smoke:
-        args.samples, args.heavy = 8, True
-    args.tables = args.tables or (SMOKE if args.smoke else [*TABLES, FIGURE])
-    return args
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parse(arguments)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        print("--device cuda: torch sees no GPU", file=sys.stderr)
-        return 2
-    device = torch.device(args.device)
-    out = args.out
-    if out is None and not args.smoke:
-        out = RESULTS / f"pdpgd-tables-{args.device}-{environment.slug(environment.processor(device))}.json"
-    given = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    content = environment.describe(device, given)
-    try:
-        content |= reproduce(args, device, out)
-    except FileNotFoundError as error:  # no data, and where it is looked for
-        print(error, file=sys.stderr)
-        return 2
-    if out is not None:
-        report.save(out, content)
-        print(f"written to {out}")
-    return 0
+    return command("pdpgd", (__doc__ or "").split("\n", maxsplit=1)[0], reproduce, arguments, options)
 
 
-def reproduce(args: argparse.Namespace, device: torch.device, out: Path | None) -> dict[str, Any]:
-    """Measure what the tables asked for need, print them, draw the figure, and return what goes into the JSON."""
+def reproduce(call: Run) -> tuple[str, Numbers]:
+    """Measure what the tables asked for need, draw the figure; the Markdown, and what goes into the JSON."""
+    args, smoke = call.options, call.size == "smoke"
+    samples = args.samples or SAMPLES[call.size]
     blocks, clean = read()
-    tables = [table for table in TABLES if table in args.tables]
-    drawn = FIGURE_NETWORKS if FIGURE in args.tables and out is not None else ()
+    tables = [name for name in TABLES if name in (args.tables or (SMOKE if smoke else TABLES))]
     subjects: dict[str, tuple[nn.Module, Images]] = {}
     cells: dict[str, dict[str, Cells]] = {norm: {} for norm in args.norms}
-    networks, rows = [], []
+    networks, rows, parts = [], [], dict.fromkeys(tables, "")
     for name in args.networks:
         wanted = [table for table in tables if name in TABLES[table]]
-        if not wanted and name not in drawn:
+        if not wanted and name not in FIGURE_NETWORKS:
             continue
-        model, data = trained(name, device, args.epochs, args.images, args.smoke)
-        images = _images(model, data, args.samples, device)
+        model, data = trained(name, call)
+        images = _images(model, data, samples, call.device)
         subjects[name] = model, images
         networks.append({"network": name, "paper": clean[name], "ours": 100 * float(images.correct.mean())})
         for norm in args.norms if wanted else ():
             at_thresholds = [blocks.get((t, norm), Block(t, norm)) for t in wanted if t not in MEANS]
             thresholds = at_thresholds[0].thresholds if at_thresholds else ()
-            cells[norm][name] = _measured(args, norm, model, images, thresholds)
+            cells[norm][name] = _measured(args, smoke, norm, model, images, thresholds)
             for block in at_thresholds:
-                rows += accuracies(name, block, cells[norm][name])
-    report.table("Clean accuracy (%) on the images attacked", networks, ("network", "paper", "ours"))
+                more, text = accuracies(name, block, cells[norm][name])
+                rows += more
+                parts[block.table] += text
     correct = {name: images.correct for name, (_, images) in subjects.items()}
-    for table in tables:
-        for norm in args.norms if table in MEANS else ():
-            here = {name: cells[norm][name] for name in TABLES[table] if name in cells[norm]}
+    for number in tables:
+        for norm in args.norms if number in MEANS else ():
+            here = {name: cells[norm][name] for name in TABLES[number] if name in cells[norm]}
             if here:
-                rows += means(blocks.get((table, norm), Block(table, norm)), TABLES[table], here, correct)
-    pictured = {name: subjects[name] for name in drawn if name in subjects}
+                more, text = means(blocks.get((number, norm), Block(number, norm)), TABLES[number], here, correct)
+                rows += more
+                parts[number] += text
+    stated = nearest_of_all(cells, correct)
+    shown = [[row["network"], f"{row['paper']:.1f}", f"**{row['ours']:.1f}**"] for row in networks]
+    text = [_head(call, samples), table(["clean accuracy, %", "paper", "ours"], shown)]
+    text += [f"## Table {number}\n\n{part}" for number, part in parts.items() if part]
+    text.append(f"## What the chapter says of its attacks\n\n{claims(stated)}")
+    pictured = {name: subjects[name] for name in FIGURE_NETWORKS if name in subjects}
     if pictured:
-        assert out is not None
-        draw(out.with_name(f"{out.stem}-figure-5.1.png"), pictured, args.smoke)
-    return {"networks": networks, "rows": rows}
+        path = call.path("figure-5.1.png")
+        draw(path, pictured, smoke)
+        text.append(f"## Figure 5.1\n\n![Images and nearest adversarial examples in four norms]({path.name})\n")
+    return "\n".join(text), {"networks": networks, "rows": rows, "claims": [asdict(claim) for claim in stated]}
+
+
+def _head(call: Run, samples: int) -> str:
+    recipes = FULL if call.size == "full" else QUICK
+    described = "; ".join(
+        f"{name} {recipe.epochs} epochs of {recipe.images or 'all'} images"
+        + (f", {recipe.norm} ε {recipe.eps:.3g}, {recipe.steps} steps" if recipe.eps else "")
+        for name, recipe in recipes.items() if name in call.options.networks
+    )  # fmt: skip
+    width = "" if call.size == "full" else f", on CIFAR-10 with {QUICK_WIDTH:g} of its filters"
+    return (
+        f"# Tables 5.1–5.8 and figure 5.1 of seed 003 ({call.size})\n\n"
+        f"The first {samples} test images of each network (paper: 1000). The networks are Madry's on MNIST and that of Croce and "
+        f"Hein on CIFAR-10{width}, trained here: {described}. The paper attacks the published ones. Each cell: paper / **ours**; – "
+        "where a table cannot be read or nothing was measured. *thesis*: the parameters of §5.4; *default*: this library's own. "
+        "Every point is predicted again, and only what passes counts.\n"
+    )
 
 
 def _measured(
-    args: argparse.Namespace, norm: str, model: nn.Module, images: Images, thresholds: tuple[float, ...]
+    args: argparse.Namespace,
+    smoke: bool,
+    norm: str,
+    model: nn.Module,
+    images: Images,
+    thresholds: tuple[float, ...],
 ) -> Cells:
     """Every attack of a norm, from the cache where it has been run; those within a budget where thresholds are printed."""
-    cells = []
+    cells: list[tuple[Column, Numbers]] = []
     for column in columns(norm, args.restarts):
-        if (column.heavy and not args.heavy) or (column.threshold and not thresholds):
+        if (column.heavy and not (args.heavy or smoke)) or (column.threshold and not thresholds):
             continue
-        measure = functools.partial(run, column, model, images, thresholds, args.smoke)
+        measure = functools.partial(run, column, model, images, thresholds, smoke)
         made_from = {"column": asdict(column), "thresholds": thresholds if column.threshold else ()}
-        cells.append((column, measure() if args.smoke else cell(made_from, model, images, measure)))
+        cells.append((column, measure() if smoke else cell(made_from, model, images, measure)))
         seconds = cells[-1][1]["seconds"]
         print(f"  {norm}: {column.label} ({column.attack} {column.variant}), {seconds:.0f} s", flush=True)
     return cells
