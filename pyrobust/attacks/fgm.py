@@ -29,9 +29,29 @@ def fgm(
     """adv = Π(inputs + eps · v), v the dual direction of the loss gradient: its sign for linf, the unit gradient for
     l2.
 
-    :func:`pyrobust.attacks.pgd` with one step of length eps from the input itself; arguments, result and errors are as
-    there. Three forward passes and one backward pass.
+    :func:`pyrobust.attacks.pgd` with one step of length eps from the input itself.
 
+    Args:
+        model: from (N, …) to logits (N, K), K ≥ 2.
+        inputs: (N, …) inside ``bounds``.
+        labels: int64 (N,): true labels, or targets where ``targeted``.
+        eps: radius of the ball, >= 0, in the units of the inputs.
+        norm: "linf", "l2" or "l1" (or inf, 2, 1).
+        loss: "ce", "margin", "dlr", or a function of (clean logits, perturbed logits) that returns one value a sample.
+        sparsity: for l1: the share of pixels' values that the step moves (0: the largest gradient alone).
+        targeted: descend the loss of the targets instead.
+        bounds: (low, high) of the inputs.
+        seed, sample_ids: of the common signature; nothing here is random.
+        callback: called as callback(step, PgdState).
+        eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.
+
+    Returns:
+        Like ``inputs``: the point after the step. Samples that are adversarial already come back unchanged.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Cost: three forward passes and one backward pass.
     Source: Goodfellow et al. 2015; seed 003, eq. 2.16–2.17; seed 002, §4.1 for l1 and l2.
     """
     return pgd(

@@ -47,8 +47,40 @@ def pdgd(
     it is.
 
     Starts and runs are those of :func:`pyrobust.attacks.pdpgd`, with the half of the last one, after it has closed in, spent
-    on the game again. Arguments, result, errors and cost are that attack's too, for the l2 norm alone.
+    on the game again.
 
+    Args:
+        model: from (N, …) to logits (N, K), K ≥ 2.
+        inputs: (N, …) inside ``bounds``.
+        labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l2" (or 2).
+        steps: in all, over the runs from all starts (few steps: from the input alone); with ``restarts``, for each.
+        step_size: the first one, in units of the width of ``bounds`` (with ``starts``: of the distance of the nearest point so
+            far); it falls exponentially, and those of all other runs change in proportion. Default 0.3.
+        restarts: each has its own noise; from the second on runs start within a quarter of the width of ``bounds``
+            around the input rather than at it, at random.
+        preset: "thesis": algorithm 2 with the parameters of §5.4: one run, Adam with its usual moments on the plain
+            hinge, step size falling linearly to a hundredth, λ₁ / λ₂ starting at 0.01, its moving average, dual
+            learning rate 0.1.
+        tuning: for preset "thesis" without step_size: (inputs, labels) held back from the evaluation, on which the step
+            size is chosen from 0.01, 0.05, 0.1, 0.5 and 1.
+        targeted: find the nearest point of the target class.
+        bounds: (low, high) of the inputs.
+        seed, sample_ids: key the random starts, with int64 sample_ids (N,) defaulting to 0 … N − 1.
+        starts: like ``inputs``, inside ``bounds``: points to refine, another attack's results for one. All steps then go
+            on from there; each restart refines the best point again.
+        callback: called as callback(step, PrimalDualState) after each step; ``state.best`` and ``state.best_distance``
+            are the results so far. The attack stops when it returns True.
+        eval_mode: run the model in evaluation mode; False leaves its mode, and restores its buffers afterwards.
+
+    Returns:
+        Like ``inputs``: for each sample the nearest adversarial point found; the input itself where none was, or where
+        it is misclassified already.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Cost: restarts · steps + 2 forward and at most restarts · steps backward passes.
     Source: seed 003, §5.2, algorithm 2 and eq. 5.3 (corrected).
     """
     norm_name(norm, ("l2",))
