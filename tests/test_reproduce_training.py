@@ -34,6 +34,7 @@ def check(folder: Path, name: str, markdown: str, figures: range, stated: list[d
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     for claim in stated:
         assert f"**{'holds' if claim['holds'] else 'does not hold'}**: {claim['text']}" in markdown
+        assert not claim["why"] or claim["holds"] or f"({claim['numbers']}). Why: {claim['why']}.\n" in markdown
 
 
 def test_robust_optimisation_tables(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ class World:
 def process_group(device: torch.device) -> Iterator[torch.device]:
     """Join the processes that torchrun started (gloo on the CPU, NCCL on GPUs); alone where it started none.
 
+    Unless one fails, all leave together. One that ended while gloo's threads still held what was summed last would abort.
+
     Yields:
         The device of this process: ``device``, or the GPU of its local rank.
     """
@@ -83,6 +85,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+        dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)
     finally:
         dist.destroy_process_group()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -12,11 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pyrobust.training import Batch, DivergedError, Objective, Recipe, Term, Validation, train
+from pyrobust.training import Batch, DivergedError, Objective, Recipe, Term, Validation, process_group, train
 from pyrobust.training.adversarial import AdversarialTraining
 from pyrobust.training.input_gradient import InputGradient
 
-from .runs import Remembering, affine, network, plain, samples, seeded_network, together
+from .runs import Remembering, affine, network, plain, samples, seeded_network, start, together
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo"),
@@ -97,6 +98,28 @@ def train_with_masks(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     model = seeded_network(nn.Dropout(0.5), nn.Flatten(), nn.Linear(16, 3))
     train(model, Objective(seen=MaskSeen(folder)), samples(), Recipe(epochs=1, batch_size=10))
+
+
+def leave_late(folder: Path, rank: int, port: int) -> None:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    with process_group(torch.device("cpu")):
+        if rank == 0:
+            time.sleep(1)
+            (folder / "written").touch()
+    assert (folder / "written").exists()
+
+
+def test_processes_leave_together(tmp_path: Path) -> None:
+    """The others wait for the one that writes the files."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [start(leave_late, tmp_path, rank, port) for rank in (0, 1)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_processes_take_slices_of_one_batch_and_draw_their_own_dropout(tmp_path: Path) -> None:
