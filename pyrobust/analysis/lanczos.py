@@ -40,8 +40,9 @@ def largest_singular(
 
     Golub–Kahan–Lanczos bidiagonalisation, every vector orthogonalised twice against all before it. Of all methods that know
     A by products it needs the fewest: its space holds every iterate of the power method (seed 004, eq. 6) from the same
-    start. A singular value that A has several times is found once until its space is used up; then a random direction is
-    taken in, and where k > 1 it goes on, since what was found may miss copies of a value.
+    start. Of a singular value that A has several times that space holds one vector, and the copies are missed. Where k > 1 the
+    iteration, once it has converged, is therefore run again on what A does to vectors orthogonal to those found, for the largest
+    value alone, until it comes upon none that is larger than the last of the k.
 
     Args:
         product: A, from (N, d) to (N, D).
@@ -49,22 +50,60 @@ def largest_singular(
         start: (N, d) rows that are not zero, in the dtype in which A is applied; d should be the smaller side.
         k: how many, at most min(d, D).
         tolerance: ends when every residual of the k is below this times the largest value; 0: goes on to the end.
-        steps: at most; d steps are exact.
+        steps: at most, of each run; d steps are exact.
 
     Cost: a product by A and one by Aᵀ a step, beside which O((d + D) · steps²).
     Source: Golub and Van Loan 2013, §10.4; Simon 1984 for the orthogonalisation.
     """
+    found = _bidiagonalised(product, transposed, start, k, tolerance, steps)
+    side = start.shape[1]
+    least = max(tolerance, max(side, 16) * torch.finfo(start.dtype).eps)
+    settled = bool((found.residuals <= tolerance * found.values[:, :1]).all())
+    for turn in range(1, side if k > 1 and settled and found.steps < side else 1):
+        known = found.inner
+
+        def rest(v: Tensor, known: Tensor = known) -> Tensor:
+            return product(_orthogonal(v.double(), known).to(start.dtype))
+
+        def rest_transposed(u: Tensor, known: Tensor = known) -> Tensor:
+            return _orthogonal(transposed(u).double(), known)
+
+        # As random as the start, and of each row a function of its own.
+        other = _orthogonal(start.double().roll(turn, 1), known).to(start.dtype)
+        more = _bidiagonalised(rest, rest_transposed, other, 1, tolerance, min(steps, side - k))
+        missed = more.values[:, 0] > found.values[:, -1] + least * found.values[:, 0]
+        found = _merged(found, more, k)
+        if not bool(missed.any()):
+            break
+    return found
+
+
+def _merged(one: SingularTriples, other: SingularTriples, k: int) -> SingularTriples:
+    values, order = torch.cat([one.values, other.values], 1).sort(dim=1, descending=True, stable=True)
+    order = order[:, :k]
+
+    def chosen(name: str) -> Tensor:
+        both = torch.cat([getattr(one, name), getattr(other, name)], 1)
+        return both.gather(1, order.reshape(*order.shape, *[1] * (both.ndim - 2)).expand(-1, -1, *both.shape[2:]))
+
+    inner, outer, residuals = chosen("inner"), chosen("outer"), chosen("residuals")
+    return SingularTriples(values[:, :k], inner, outer, residuals, one.exhausted, one.steps + other.steps)
+
+
+def _bidiagonalised(
+    product: Product, transposed: Product, start: Tensor, k: int, tolerance: float, steps: int
+) -> SingularTriples:
+    """One run. Where the space is used up a random direction is taken in."""
     count, side = start.shape
     steps = min(steps, side)
-    eps = torch.finfo(start.dtype).eps
-    limit = max(side, 16) * eps  # below it, a vector is rounding
+    limit = max(side, 16) * torch.finfo(start.dtype).eps  # below it, a vector is rounding
     noise = torch.Generator().manual_seed(0)
     inner = start.new_zeros(count, steps, side, dtype=torch.float64)
     small = inner.new_zeros(count, steps, steps)
     v, _ = _unit(start.double())
     scale = inner.new_zeros(count)
     beta, outer = scale, inner
-    exhausted = spent = complete = scale.bool()
+    exhausted = complete = scale.bool()
     for step in range(steps):
         inner[:, step] = v
         p = product(v.to(start.dtype)).double()
@@ -79,13 +118,12 @@ def largest_singular(
         r = transposed(u.to(start.dtype)).double()
         v, beta = _fresh(r, inner[:, : step + 1], limit * scale, noise)
         exhausted = exhausted | (alpha == 0) | (beta == 0)
-        spent = spent | (torch.minimum(alpha, beta) <= eps ** (2 / 3) * scale)  # or nearly exhausted: rounding leads on
         done = step + 1
         if done >= k:
             left, values, right = torch.linalg.svd(small[:, :done, :done])
             residuals = beta.unsqueeze(1) * left[:, -1, :k].abs()
             settled = (residuals < tolerance * values[:, :1]).all(1)
-            settled = settled | exhausted if k == 1 else (settled & ~spent) | complete
+            settled = settled | (exhausted if k == 1 else complete)
             if done == steps or bool(settled.all()):
                 break
     vectors = right[:, :k] @ inner[:, :done], left[:, :, :k].mT @ outer[:, :done]

@@ -82,7 +82,7 @@ def jacobian_spectrum(
         method: of all values: "gram", "svd" or "auto".
         tolerance: of the k largest: stop when every residual is below this times σ₁, > 0. An error of a value is of
             the order of its residual squared.
-        steps: of the k largest: at most, >= k.
+        steps: of the k largest: at most of each run, >= k.
         batch_size: samples a pass, at most.
         seed: of the start of the k largest; sample i depends on (seed, i) alone.
         work: progress and resume.
@@ -95,8 +95,8 @@ def jacobian_spectrum(
         TypeError, ValueError: naming the argument; for k, a model that has no forward-mode derivative.
 
     Cost: all: a forward and m backward passes, then O(N m D min(m, D)). k: a forward pass, then ``steps`` forward passes on
-        dual numbers and ``steps`` backward passes; about 2 k + 10 where the values fall, all of them where k > 1 and some
-        Jacobian has values that are equal.
+        dual numbers and ``steps`` backward passes; about 2 k + 10 where the values fall, and where k > 1 about as many again for a
+        second look, which finds the copies of values that are equal, and once more for each copy.
     Source: seed 004, §5.2 and fig. 2 (left).
     """
     if method not in _METHODS:

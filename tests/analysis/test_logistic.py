@@ -49,6 +49,18 @@ def margins(model, x, labels):
     return (2 * labels - 1) * (high - low)
 
 
+def test_a_linear_model_is_one_where_its_weights_are_nearly_zero():
+    """In float32 the score 10⁻⁶ is lost in the rounding of the first input's, by which the bias is found."""
+    model = TwoClassLinear(2).requires_grad_(False)
+    model.weight.copy_(torch.tensor([[1.0, 1e-6]]))
+    x = torch.tensor([[0.3, 0.7], [0.0, 1.0]])
+    found = loss_translation(model, x, torch.tensor([1, 1]))
+    torch.testing.assert_close(found.score, torch.tensor([0.3 + 7e-7, 1e-6], dtype=torch.float64), rtol=0, atol=1e-7)
+    bent = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()).requires_grad_(False)
+    with pytest.raises(ValueError, match="affine"):
+        loss_translation(bent, x, torch.tensor([1, 1]))
+
+
 @pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
 @pytest.mark.parametrize("loss", ["softplus", "hinge"])
 def test_shifted_loss_is_the_worst_case(norm, loss):

@@ -88,7 +88,7 @@ def test_the_largest_of_a_known_spectrum(shape: tuple[int, int], k: int) -> None
     exact = torch.tensor(values[:k], dtype=torch.float64).expand(3, -1)
     assert found.residuals is not None
     assert bool((found.residuals < 1e-6).all())
-    assert k < found.steps <= 20  # the rank: then nothing is left
+    assert k < found.steps <= (20 if k == 1 else 40)  # the rank: then nothing is left; and a second look where k > 1
     # σ̂ ≤ σ, off by at most residual² / gap, and the gaps are above 0.1.
     assert bool((found.values <= exact * (1 + 8 * EPS)).all())
     torch.testing.assert_close(found.values, exact, rtol=0, atol=1e-11)
@@ -134,6 +134,27 @@ def test_equal_values_are_all_found() -> None:
     matrix, x = with_spectrum([3.0, 3.0, 1.0], 8, 9), torch.rand(2, 9, dtype=torch.float64)
     found = jacobian_spectrum(linear(matrix), x, k=2)
     torch.testing.assert_close(found.values, torch.full((2, 2), 3.0, dtype=torch.float64), rtol=0, atol=1e-13)
+
+
+def test_equal_values_are_found_in_float32() -> None:
+    """Where the space of one start has converged, and rounding has not led out of it: a copy takes a second look."""
+    for seed in range(40):
+        k, sides = 2 + seed % 4, (20 + 2 * seed, 30 + seed)
+        one = (
+            torch.rand(7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            .sort(descending=True)
+            .values
+        )
+        falling = float(one[0]) * torch.linspace(0.99, 0.4, min(sides) - 3, dtype=torch.float64)
+        for values in (one.repeat_interleave(2), torch.cat([one[:1].expand(3), falling])):
+            matrix = with_spectrum(values.tolist(), *sides, seed).float()
+            start = torch.randn(1, sides[1], generator=torch.Generator().manual_seed(seed))
+            found = largest_singular(lambda v: v @ matrix.T, lambda u: u @ matrix, start, k, 1e-4, 100)  # noqa: B023
+            expected = values.sort(descending=True).values[:k].unsqueeze(0)
+            # float32 products, and residual² over the gaps
+            torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-5)
+            apart = found.inner @ found.inner.mT - torch.eye(k, dtype=torch.float64)
+            assert float(apart.abs().max()) < 1e-3, "of equal values too the vectors are orthogonal"
 
 
 def test_a_zero_jacobian_is_known_at_once() -> None:
