@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.reproduce.linear_tilting import SIZES, main
+from bench.reproduce._common import Claim, claims
+from bench.reproduce.linear_tilting import SIZES, kept, main
 from bench.reproduce.linear_tilting_report import nearest_centroid_errors, orderings, rank_correlation
 from pyrobust.analysis.sweep import Sweep, regularisation_sweep
 from pyrobust.data import digits
@@ -50,6 +52,38 @@ def test_orderings_hold_one_by_one() -> None:
     assert _judged(_made(angle=sweep.angle + 0.1))[4] is False
     assert _judged(_made(angle=sweep.angle.flip(0)))[5:7] == [False, False]
     assert _judged(_made(train_error=sweep.train_error / 2))[7] is False
+
+
+def test_what_does_not_hold_says_which_pairs_and_by_how_much() -> None:
+    sweep = _made()
+    assert [claim.why for claim in orderings(sweep, CENTROID, ((0, 1), (7, 9)), (1, 8))] == [""] * 8
+    train, test = sweep.train_error.clone(), sweep.test_error.clone()
+    train[1], test[0] = torch.tensor([0.3, 0.2, 0.4]), torch.tensor([0.005, 0.02, 0.2])
+    found = orderings(_made(train_error=train, test_error=test), CENTROID, ((0, 1), (7, 9)), (1, 8))
+    assert [claim.holds for claim in found[:3]] == [True, False, False]
+    assert "1 / 8 gets 3 of 10 wrong there and 2 at λ = 10; d_err" in found[1].why
+    assert "is least there all the same: 1 against 2" in found[1].why
+    assert "0 / 1 has its least test error, 0.500 %, at the end λ = 1 already" in found[2].why
+    assert found[2].why.endswith("0 of 3 pairs have a lower least test error")
+    falling = sweep.adversarial_distance.flip(1)
+    assert "7 / 9 has 3.0000 at λ = 1 and 1.0000 at the largest" in _first(_made(adversarial_distance=falling)).why
+    told = claims([*found[:3], Claim("a", True, "1", "b")])
+    assert told.count(". Why: ") == 2, "only of what does not hold"
+
+
+def _first(sweep: Sweep) -> Claim:
+    return orderings(sweep, CENTROID, ((0, 1), (7, 9)), (1, 8))[0]
+
+
+def test_finished_pairs_are_kept_apart_by_solver_and_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, parts = SIZES["smoke"], [torch.zeros(3), torch.ones(2)]
+    folder = kept(size, parts)
+    assert kept(size, [part.clone() for part in parts]) == folder
+    assert kept(dataclasses.replace(size, images=61), parts) != folder
+    assert kept(size, [torch.zeros(3), torch.zeros(2)]) != folder
+    source = inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda module: source(module) + "#")
+    assert kept(size, parts) != folder
 
 
 def test_rank_correlation_against_scipy() -> None:

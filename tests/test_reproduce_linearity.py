@@ -98,6 +98,9 @@ def test_orderings(order: float) -> None:
     wrong = [claim.text for claim in stated if claim.holds != (order > 0)]
     assert not wrong
     assert len(stated) == 20
+    if order < 0:
+        assert sum("times as large as standard's at the data" in claim.why for claim in stated) == 2
+        assert any("460 % of standard's with global SNR" in claim.why for claim in stated)
 
 
 def test_smoke(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ pytest.importorskip("matplotlib")
 
 from bench.reproduce import fooling_images, weight_decay_lenet
 from bench.reproduce._filters import filter_norms, roughness, vanished, variation
+from bench.reproduce.fooling_claims import EPS, Curves, Kernels, judge
 from bench.reproduce.weight_decay_lenet import HIGH, LOW, moved, one_of_each, temperature
+from pyrobust.analysis import FoolingCurve, Recognised
 
 
 def smoke(script: Any, folder: Path, name: str) -> tuple[str, dict[str, Any]]:
@@ -115,7 +117,53 @@ def test_judge_compares_what_it_says() -> None:
     }
     assert all(claim.holds for claim in weight_decay_lenet.judge(errors, weights, one, one))
     turned = [{LOW: found[HIGH], HIGH: found[LOW]} for found in (errors, weights, one)]
-    assert not any(claim.holds for claim in weight_decay_lenet.judge(*turned, turned[2]))
+    missed = weight_decay_lenet.judge(*turned, turned[2])
+    assert not any(claim.holds for claim in missed)
+    assert missed[1].why == (
+        "after 2 epochs of the paper's 50 LeNet low still gets 1.20 % of the training images wrong, 18.80 points fewer than halfway; "
+        "LeNet high still gets 0.00 % of the training images wrong, 10.00 points fewer than halfway"
+    )
+
+
+SCRIPTS = ("linear-tilting", "weight-decay-lenet", "logistic-regression", "local-linearity", "fooling-images")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_results_that_do_not_hold_say_why(name: str) -> None:
+    path = Path(__file__).parents[1] / "bench" / "results" / "reproduce" / f"{name}-quick-tables.md"
+    missed = [line for line in path.read_text().splitlines() if line.startswith("- **does not hold**")]
+    assert all(". Why: " in line for line in missed)
+
+
+def test_fooling_reasons_are_what_was_measured() -> None:
+    eps = torch.tensor(EPS) / 255.0
+    rising = torch.linspace(0.1, 0.9, len(EPS), dtype=torch.float64)
+    names = ("CNN-L2", "CNN", "CNN-Nat-L2", "CNN-Nat")
+    curves = {name: Curves(FoolingCurve(eps, rising, rising), 0.2) for name in names}
+    confidence = dict(zip(names, (0.6, 0.7, 0.8, 0.9), strict=True))
+    seen = {
+        name: Recognised(torch.zeros(2, 1), torch.tensor([0, 1]), torch.tensor([0, 1]), torch.full((2,), value))
+        for name, value in confidence.items()
+    }
+    layers = [32, 64, 64]
+    kernels = {
+        name: Kernels(1.5 + 0.1 * i, layers, [0, 3, 1]) for i, name in enumerate((*names[1:], "CNN-L2", "untrained"))
+    }
+    stated = judge(seen, curves, kernels, 1234)
+    assert not any(claim.holds for claim in stated)
+    reasons = [claim.why for claim in stated if claim.why]
+    assert all(reason.startswith("after 1,234 of the paper's 97,500 steps") for reason in reasons)
+    for said, reason in zip(
+        (
+            "70 % against 90 %",
+            "it is 0.90 where the ASR peaks, at 255/255",
+            "which has 1.90",
+            "0 of 32, 3 of 64, 1 of 64",
+        ),
+        reasons,
+        strict=True,
+    ):
+        assert said in reason
 
 
 @pytest.mark.parametrize("script", [weight_decay_lenet, fooling_images], ids=["lenet", "fooling"])

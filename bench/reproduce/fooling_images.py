@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.reproduce._common import Claim, Numbers, Run, claims, command, table
+from bench.reproduce._common import Numbers, Run, claims, command, table
 from bench.reproduce._figures import curves, pictures
 from bench.reproduce._filters import draw_filters, roughness, vanished
 from bench.reproduce._samples import described, images
-from bench.reproduce.weight_decay_networks import CNN, CNN_L2, NOTES, SIZES, WRN, networks
-from pyrobust.analysis import FoolingCurve, Recognised, fooling_curve, fooling_images, recognised
+from bench.reproduce.fooling_claims import EPS, PAPER_CONFIDENCE, STRICT, UNTRAINED, Curves, Kernels, gone, judge
+from bench.reproduce.weight_decay_networks import CNN, CNN_L2, NOTES, SIZES, networks
+from pyrobust.analysis import Recognised, fooling_curve, fooling_images, recognised
+from pyrobust.models import galloway_cnn, small_cnn
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-EPS = (0, 4, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 224, 255)  # grey levels of 255
-PAPER_CONFIDENCE = {CNN: (32, 63), CNN_L2: (41, 81)}  # lowest and highest of the fooling images, in %
-STRICT = 0.5  # the threshold of Goodfellow 2015
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Of one network: ASR and margin of a single step over `EPS`, and the ASR at eps 16/255 with the threshold `STRICT`."""
-
-    free: FoolingCurve
-    strict: float
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,8 +35,10 @@ def reproduce(run: Run) -> tuple[str, Numbers]:
         found[name] = measure(model, shape, noises, run.device)
         print(f"  {name}: measured", flush=True)
     _draw(run, models, seen, found, data.test[0][:1])
-    kernels = {name: kernels_of(model) for name, model in models.items()}
-    stated = judge(seen, found, kernels)
+    kernels = {name: kernels_of(model) for name, model in {**models, UNTRAINED: untrained(run)}.items()}
+    assert data.train is not None
+    size = SIZES[run.size]
+    stated = judge(seen, found, kernels, size.epochs * (len(data.train[1]) // size.batch))
     parts = [
         f"# Seed 000, figures 8, 9 and 13 ({run.size})",
         f"{described(data, run)}. {NOTES}",
@@ -64,7 +56,7 @@ def reproduce(run: Run) -> tuple[str, Numbers]:
         _curve_table(found),
         _picture(run, 9, "Left: ASR. Right: margin.", "9-asr", "9-margin"),
         "## Figure 13",
-        f"Filters after {SIZES[run.size].epochs} epochs (paper: 250). Roughness: squared difference between neighbouring "
+        f"Filters after {size.epochs} epochs (paper: 250). Roughness: squared difference between neighbouring "
         "weights over the mean square (2 for noise); vanished: norm below a hundredth of the largest.",
         _kernel_table(kernels),
         *(_picture(run, 13, f"{name}.", f"13-{name.lower()}") for name in (CNN, CNN_L2)),
@@ -95,71 +87,14 @@ def measure(model: nn.Module, shape: torch.Size, noises: int, device: torch.devi
     return Curves(free, strict.success.item())
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """The roughness of the first layer's filters; how many filters each convolution has, and how many have vanished."""
-
-    roughness: float
-    filters: list[int]
-    vanished: list[int]
-
-
 def kernels_of(model: nn.Module) -> Kernels:
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
     return Kernels(roughness(weights[0]), [len(weight) for weight in weights], [vanished(weight) for weight in weights])
 
 
-def judge(seen: dict[str, Recognised], found: dict[str, Curves], kernels: dict[str, Kernels]) -> list[Claim]:
-    """What §6.1 and §6.4 say of the networks that there are."""
-    with_decay, without = found[CNN_L2].free, found[CNN].free
-    peak = int(with_decay.success.argmax())
-    strict = found[CNN_L2].strict
-    beyond = with_decay.success[peak:]
-    lowest, highest = (float(getattr(with_decay.margin, end)()) for end in ("min", "max"))
-    stated = [
-        Claim(
-            f"figure 8: fooling images of {CNN_L2} are classified with more confidence than those of {CNN}",
-            bool(seen[CNN_L2].confidence.mean() > seen[CNN].confidence.mean()),
-            f"mean {100 * seen[CNN_L2].confidence.mean():.0f} % against {100 * seen[CNN].confidence.mean():.0f} %",
-        ),
-        Claim(
-            f"figure 9: the ASR of {CNN_L2} peaks at eps around 20/255, then falls",
-            10 <= EPS[peak] <= 40 and bool((beyond.diff() <= 0.01).all()),
-            f"peak {100 * with_decay.success[peak]:.0f} % at {EPS[peak]}/255; {100 * with_decay.success[-1]:.0f} % at 255/255",
-        ),
-        Claim(
-            f"figure 9: the margin of {CNN_L2} remains small, slightly increasing",
-            highest < 0.3 and bool(with_decay.margin[-1] > with_decay.margin[0]),
-            f"between {lowest:.2f} and {highest:.2f}; {with_decay.margin[0]:.2f} at 0, {with_decay.margin[-1]:.2f} at 255/255; "
-            f"of {CNN} up to {without.margin.max():.2f}",
-        ),
-        Claim(
-            f"§6.1: with the threshold 0.5 the ASR of {CNN_L2} is 0 % at eps 16/255",
-            strict < 0.005,
-            f"{100 * strict:.1f} %",
-        ),
-        Claim(
-            f"figure 13: filters of {CNN_L2} are smoother than those of {CNN}",
-            kernels[CNN_L2].roughness < kernels[CNN].roughness,
-            f"roughness {kernels[CNN_L2].roughness:.2f} against {kernels[CNN].roughness:.2f}",
-        ),
-        Claim(
-            f"figure 13: some filters of {CNN_L2} vanish, those of {CNN} do not",
-            kernels[CNN_L2].vanished[0] > 0 and kernels[CNN].vanished[0] == 0,
-            f"{kernels[CNN_L2].vanished[0]} and {kernels[CNN].vanished[0]} of {kernels[CNN].filters[0]}; in all convolutions "
-            f"{sum(kernels[CNN_L2].vanished)} and {sum(kernels[CNN].vanished)} of {sum(kernels[CNN].filters)}",
-        ),
-    ]
-    if WRN in found:
-        wide = found[WRN].free
-        stated.append(
-            Claim(
-                f"§6.1: {WRN} is more than twice as confident as {CNN_L2} for all eps",
-                bool((wide.margin > 2 * with_decay.margin).all()),
-                f"smallest ratio of margins {(wide.margin / with_decay.margin).min():.2f}",
-            )
-        )
-    return stated
+def untrained(run: Run) -> nn.Module:
+    """The CNNs as they begin."""
+    return small_cnn() if run.size == "smoke" else galloway_cnn()
 
 
 def _draw(
@@ -208,10 +143,7 @@ def _curve_table(found: dict[str, Curves]) -> str:
 
 
 def _kernel_table(kernels: dict[str, Kernels]) -> str:
-    def counts(one: Kernels) -> list[str]:
-        return [f"{gone} of {all_}" for gone, all_ in zip(one.vanished, one.filters, strict=True)]
-
-    rows = [(name, f"{one.roughness:.2f}", *counts(one)) for name, one in kernels.items()]
+    rows = [(name, f"{one.roughness:.2f}", *gone(one).split(", ")) for name, one in kernels.items()]
     layers = [f"vanished, conv{number + 1}" for number in range(len(rows[0]) - 2)]
     return table(("network", "roughness, conv1", *layers), rows)
 

@@ -2,24 +2,33 @@
 
 ``python -m bench.reproduce.linear_tilting`` solves every pair for 81 values of λ (minutes for support vector machines with
 ``--quick``; logistic regression too without), and writes Markdown, JSON and figures to bench/results/reproduce. Finished pairs are
-kept in bench/.cache.
+kept in bench/.cache, for as long as the solvers and what they are given stay as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from bench.networks import CACHE
 from bench.reproduce import linear_tilting_report as reporting
 from bench.reproduce._common import Run, command
 from bench.reproduce._figures import DPI
+from pyrobust._progress import Progress
+from pyrobust.analysis import _duality, _hinge, _softplus
+from pyrobust.analysis import sweep as solving
 from pyrobust.analysis.geometry import Loss
 from pyrobust.analysis.sweep import LAMBDAS, Sweep, regularisation_sweep
-from pyrobust.analysis.work import Progress, Work
+from pyrobust.analysis.work import Work
 from pyrobust.data import load
 from pyrobust.evaluation.plots import png, styled
 
@@ -60,7 +69,7 @@ def reproduce(run: Run) -> tuple[str, dict[str, Any]]:
     data = load(size.data)
     assert data.train is not None
     parts = [part.to(run.device) for part in (*data.train, *data.test)]
-    work = Work(None if run.size == "smoke" else CACHE / "reproduce" / "linear-tilting", _tell())
+    work = Work(None if run.size == "smoke" else kept(size, parts), _tell())
     sections, numbers = [], {}
     for loss in size.losses:
         sweep = regularisation_sweep(
@@ -71,6 +80,16 @@ def reproduce(run: Run) -> tuple[str, dict[str, Any]]:
         sections.append(reporting.section(sweep, centroid, size.shown, size.shifted, files))
         numbers[loss] = reporting.plain(sweep, centroid)
     return reporting.markdown(size.data, size.images, size.lambdas, sections), numbers
+
+
+def kept(size: Size, parts: Sequence[Tensor]) -> Path:
+    """Where finished pairs are kept: a folder for each version of the solvers, the data, and what is asked of them."""
+    digest = hashlib.sha256(repr((size.images, tuple(size.lambdas), size.pairs, torch.__version__)).encode())
+    for module in (solving, _hinge, _softplus, _duality):
+        digest.update(inspect.getsource(module).encode())
+    for tensor in parts:
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return CACHE / "reproduce" / f"linear-tilting-{digest.hexdigest()[:24]}"
 
 
 def _figures(run: Run, size: Size, sweep: Sweep, *train: Any) -> dict[str, str]:
@@ -101,7 +120,7 @@ def _tell() -> Any:
     began = time.monotonic()
 
     def tell(progress: Progress) -> None:
-        print(f"  {progress.name}: {progress.done} of {progress.total}, {time.monotonic() - began:.0f} s", flush=True)
+        print(f"  {progress.title}: {progress.done} of {progress.total}, {time.monotonic() - began:.0f} s", flush=True)
 
     return tell
 

@@ -131,7 +131,8 @@ def _more(text: str, one: Tensor, other: Tensor, unit: str = "") -> Claim:
 
 def _spectra(found: Found) -> list[Claim]:
     standard = found.largest("standard")
-    ratio = float(found.largest("global SNR").median() / standard.median())
+    ratios = {name: float(found.largest(name).median() / standard.median()) for name in ("global SNR", *REGULAR)}
+    ratio = ratios["global SNR"]
     return [
         *(
             _more(f"figure 2, left: {name} dampens σ₁; standard's is more by", standard, found.largest(name))
@@ -141,6 +142,8 @@ def _spectra(found: Found) -> list[Claim]:
             "figure 2, left: global SNR has almost no effect: its median σ₁ is within a fifth of standard's",
             abs(ratio - 1) <= 0.2,
             f"{ratio:.2f} of it",
+            "it damps, if less than the others, to "
+            + ", ".join(f"{100 * value:.0f} % of standard's with {name}" for name, value in ratios.items()),
         ),
     ]
 
@@ -214,9 +217,21 @@ def _patterns(found: Found) -> list[Claim]:
                 f"figure 5, right: {name} has no effect at noise: less than a quarter of that at the data",
                 abs(off) < abs(near) / 4,
                 f"{off:+.2f} against {near:+.2f} points at ε*",
+                _cells_grown(one, standard),
             )
         )
     return stated
+
+
+def _cells_grown(one: Network, standard: Network) -> str:
+    """What became of the cells, at the data and at noise."""
+    grown = [
+        float(mine.sizes["random"].median() / theirs.sizes["random"].median())
+        for mine, theirs in ((one.near_cells, standard.near_cells), (one.off_cells, standard.off_cells))
+    ]
+    return (
+        f"the median cell is {grown[0]:.1f} times as large as standard's at the data, and {grown[1]:.1f} times at noise"
+    )
 
 
 def _mixes(found: Found) -> Claim:

@@ -14,6 +14,7 @@ from bench.reproduce.logistic_networks import (
     EXPERT,
     EXPERT_L2,
     FGSM,
+    FGSM_EARLY,
     FGSM_EXPERT,
     FGSM_FAR,
     L1,
@@ -24,7 +25,7 @@ from bench.reproduce.logistic_networks import (
     PREDICTED,
     direction,
 )  # fmt: skip
-from pyrobust.analysis import fast_gradient_points, linear_robustness
+from pyrobust.analysis import fast_gradient_points, linear_robustness, loss_translation
 
 EPS, SCALE = 0.25, 100.0
 PIXELS = 20  # at either end, where figure 7a has the FGSM-trained model at chance
@@ -81,14 +82,33 @@ def measure(model: nn.Module, inputs: Tensor, labels: Tensor) -> Measured:
     return Measured(wrong(model, inputs, labels), fgsm, clipped, *lengths, int((exact != fgsm).sum()))
 
 
+def _signs_by_light(same: Tensor, images: Tensor) -> str:
+    """How many signs agree where some training image is lit, and where all are dark: there the loss says nothing of a weight."""
+    lit = images.flatten(1).any(0)
+    return ", ".join(
+        f"{percent(float(same[chosen].double().mean()))} of those {where} ({int(chosen.sum())})"
+        for where, chosen in (("of pixels lit in some training image", lit), ("of pixels dark in all", ~lit))
+        if bool(chosen.any())
+    )
+
+
+def _short_of_the_minimum(models: dict[str, nn.Module], train: tuple[Tensor, Tensor]) -> str:
+    """The loss that FGSM training lowers is convex: at different values at least the larger have not come to its minimum."""
+    risks = {name: loss_translation(model, *train, norm="linf").risk(eps=EPS) for name, model in models.items()}
+    told = ", ".join(f"{name} {risk:.3f}" for name, risk in risks.items())
+    return f"the mean loss at the worst points within {EPS:g} (without the box) is convex, and not all are at its minimum: {told}"
+
+
 def judge(
-    found: dict[str, Measured], models: dict[str, nn.Module], pixels: dict[str, list[float]], at: int
-) -> list[Claim]:
+    found: dict[str, Measured], models: dict[str, nn.Module], pixels: dict[str, list[float]], at: int,
+    train: tuple[Tensor, Tensor],
+) -> list[Claim]:  # fmt: skip
     """The paper's orderings, on our numbers.
 
     Args:
         pixels: accuracy by name, an entry a number of pixels set.
         at: the number of pixels at which they are compared.
+        train: training images and labels.
     """
     fgsm = {name: float(one.fgsm.mean()) for name, one in found.items()}
     clean = {name: float(one.clean.mean()) for name, one in found.items()}
@@ -97,7 +117,8 @@ def judge(
     cosines = {
         name: float(direction(models[FGSM]) @ direction(models[name])) for name in (PREDICTED, FGSM_EXPERT, NATURAL)
     }
-    signs = float((models[NATURAL].weight.sign() == models[BINARISED].weight.sign()).double().mean())
+    same_sign = models[NATURAL].weight.sign() == models[BINARISED].weight.sign()
+    signs = float(same_sign.double().mean())
     there = {name: pixels[name][at] for name in (NATURAL, EXPERT_L2, L1_32, FGSM)}
 
     def shown(values: dict[str, float], *names: str) -> str:
@@ -128,13 +149,15 @@ def judge(
         Claim(
             "§3, figure 1: the FGSM perturbation of natural training is nearly the binarised weights",
             signs > 0.75,
-            f"{percent(signs)} of the signs agree; both begin at the same random weights, which pixels that are always dark keep",
+            f"{percent(signs)} of the signs agree",
+            _signs_by_light(same_sign.flatten(), train[0]),
         ),
         Claim(
             "§4.2: FGSM training ends at the same weights from the labels and from predictions, and from the expert "
             "initialisation with decay",
             min(cosines[PREDICTED], cosines[FGSM_EXPERT]) > 0.9,
             "cosines to FGSM: " + ", ".join(f"{name} {value:.3f}" for name, value in cosines.items()),
+            _short_of_the_minimum({name: models[name] for name in (FGSM, PREDICTED, FGSM_EXPERT, FGSM_EARLY)}, train),
         ),
         Claim(
             "§4.2: with eps 0.5 FGSM training fails: more errors on clean images than with 0.25, and nothing gained at eps 0.25",

@@ -65,7 +65,7 @@ def reproduce(run: Run) -> tuple[str, Numbers]:
     extremes = extreme_pixels(models, *test, most=most, batch_size=250)
     at = min(PIXELS, most)
     accuracies = dict(zip(extremes.names, extremes.accuracy.tolist(), strict=True))
-    stated = judge(found, models, accuracies, at)
+    stated = judge(found, models, accuracies, at, train)
     _draw(run, models, test, extremes)
     disagree = sum(one.disagree for one in found.values())
     checked = len(found) * len(test[1])
