@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
@@ -14,12 +15,19 @@ if TYPE_CHECKING:
 
 
 def draw_calibration(one: Calibration) -> Figure:
-    shown = [("as it is", one.plain), ("least loss", one.scaled), ("median confidence 0.95", one.median)]
-    there = [(name, result) for name, result in shown if result is not None]
+    shown = {"as it is": one.plain, "least loss": one.scaled, "median confidence 0.95": one.median}
+    return draw_reliability({name: result for name, result in shown.items() if result is not None})
+
+
+def draw_reliability(results: Mapping[str, Reliability]) -> Figure:
+    """A panel for each, by name."""
     with styled():
-        titles = [f"t = {r.temperature:.3g}, {name}: ECE {100 * r.ece:.1f} %" for name, r in there]
+        titles = [
+            f"t = {r.temperature:.3g}{', ' if name else ''}{name}: ECE {100 * r.ece:.1f} %"
+            for name, r in results.items()
+        ]
         figure, axes = panels(titles, height=2.7)
-        for axis, (_, result) in zip(axes, there, strict=True):
+        for axis, result in zip(axes, results.values(), strict=True):
             _reliability(axis, result)
         axes[0].legend(loc="upper left")
         return figure

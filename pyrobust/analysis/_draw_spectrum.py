@@ -15,7 +15,8 @@ from pyrobust.evaluation.plots import COLOURS, INSIDE, LINES, NORM_LABELS, panel
 
 if TYPE_CHECKING:
     from pyrobust.analysis.alignment import Alignment
-    from pyrobust.analysis.lipschitz import LipschitzBounds
+    from pyrobust.analysis.layer_norms import LipschitzUpper
+    from pyrobust.analysis.lipschitz import LipschitzLower
     from pyrobust.analysis.operator_norms import OperatorNorms
     from pyrobust.analysis.spectrum import JacobianSpectrum
 
@@ -92,23 +93,35 @@ def draw_norms(one: OperatorNorms) -> Figure:
         return figure
 
 
-def draw_lipschitz(one: LipschitzBounds) -> Figure:
+def draw_lipschitz(lower: LipschitzLower, bound: float | None = None) -> Figure:
     """Shares of samples below a value, on a logarithmic axis, and the bound that holds everywhere."""
     with styled():
         figure, (axis,) = panels([""], height=2.7)
-        near = rf"largest found, $\|z\|_2 \leq$ {one.lower.eps:.3g}"
-        for colour, values, label in (
-            (COLOURS[0], one.lower.at_inputs, "at the inputs"),
-            (COLOURS[1], one.lower.near, near),
-        ):
+        near = rf"largest found, $\|z\|_2 \leq$ {lower.eps:.3g}"
+        for colour, values, label in ((COLOURS[0], lower.at_inputs, "at the inputs"), (COLOURS[1], lower.near, near)):
             axis.step(values.sort().values, _shares(values), where="post", color=colour, linewidth=1.3, label=label)
-        bound = one.upper.bound
-        axis.axvline(bound, color="#222222", linewidth=1, linestyle="--", label=f"bound everywhere: {bound:.3g}")
-        _logarithmic(axis, torch.cat([one.lower.at_inputs, one.lower.near, torch.tensor([bound])]), 0.8, 1.25)
+        if bound is not None:
+            axis.axvline(bound, color="#222222", linewidth=1, linestyle="--", label=f"bound everywhere: {bound:.3g}")
+        most = torch.tensor([] if bound is None else [bound])
+        _logarithmic(axis, torch.cat([lower.at_inputs, lower.near, most]), 0.8, 1.25)
         axis.set_ylim(0, 102)
         axis.set_xlabel(r"largest singular value of the Jacobian, $\ell_2 \to \ell_2$")
         axis.set_ylabel("samples with less (%)")
         figure.legend(loc="outside lower left", ncols=2)
+        return figure
+
+
+def draw_layers(one: LipschitzUpper) -> Figure:
+    """The constant of each layer that has another than 1, in order; the product is the bound."""
+    shown = [layer for layer in one.layers if layer.bound != 1] or one.layers[:1]
+    with styled():
+        figure, (axis,) = panels([f"product over the layers: {one.bound:.4g}"], height=0.7 + 0.28 * len(shown))
+        rows = range(len(shown), 0, -1)
+        axis.plot([layer.bound for layer in shown], rows, "o", color=COLOURS[0], markersize=5)
+        axis.set_yticks(rows, [f"{layer.name}, {layer.kind}".lstrip(", ") for layer in shown])
+        axis.set_ylim(0.4, len(shown) + 0.6)
+        _logarithmic(axis, torch.tensor([layer.bound for layer in shown]), 0.8, 1.25)
+        axis.set_xlabel(r"Lipschitz constant, $\ell_2 \to \ell_2$")
         return figure
 
 

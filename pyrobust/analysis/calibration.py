@@ -40,6 +40,12 @@ class Reliability:
     ece: float
     nll: float
 
+    def plot(self) -> Figure:
+        """The reliability diagram: accuracy over confidence, and how many samples each bin holds."""
+        from pyrobust.analysis._draw_calibration import draw_reliability
+
+        return draw_reliability({"": self})
+
 
 @dataclass(frozen=True)
 class Calibration:

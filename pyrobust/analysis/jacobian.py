@@ -15,7 +15,7 @@ from pyrobust.attacks._jacobian import pull_back
 
 ANY = (-math.inf, math.inf)
 CAP = 2**25  # values of Jacobians that are held at once: 256 MiB in float64
-_SEEDS = 2**22  # values of one-hot rows that are held at once
+SEEDS = 2**22  # values of one-hot rows that are held at once
 
 
 class _ReachedError(Exception):
@@ -119,7 +119,7 @@ def jacobians_at(function: Model, points: Tensor, dtype: torch.dtype) -> Tensor:
         raise ValueError("model: expected outputs that depend on the inputs by differentiable operations")
     count, width = outputs.shape
     rows = torch.empty(count, width, point[0].numel(), dtype=dtype, device=point.device)
-    block, done = max(1, _SEEDS // width), 0
+    block, done = max(1, SEEDS // width), 0
     for first in range(0, width, block):
         chosen = torch.arange(first, min(first + block, width), device=outputs.device)
         seeds = torch.nn.functional.one_hot(chosen, width).to(outputs.dtype).unsqueeze(1).expand(-1, count, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from pyrobust.analysis.lanczos import largest_singular
 from pyrobust.attacks._common import check_count, undisturbed
 from pyrobust.models.normalisation import ZCA, MeanStd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FAILURE = 1e-9  # probability, over the random start, that a bound by the Lanczos iteration does not hold
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -64,6 +67,12 @@ class LipschitzUpper:
     def estimate(self) -> float:
         """The product of the layers' estimates: what ``bound`` tends to with more steps."""
         return math.prod(layer.estimate for layer in self.layers)
+
+    def plot(self) -> Figure:
+        """The layers' bounds, those of 1 left out."""
+        from pyrobust.analysis._draw_spectrum import draw_layers
+
+        return draw_layers(self)
 
 
 def lipschitz_upper(model: nn.Module, shape: tuple[int, ...], *, steps: int = 100, seed: int = 0) -> LipschitzUpper:

@@ -37,6 +37,12 @@ class LipschitzLower:
     points: Tensor
     eps: float
 
+    def plot(self) -> Figure:
+        """σ₁ at the inputs and the largest found near them, over the samples."""
+        from pyrobust.analysis._draw_spectrum import draw_lipschitz
+
+        return draw_lipschitz(self)
+
 
 @dataclass(frozen=True)
 class LipschitzBounds:
@@ -49,7 +55,7 @@ class LipschitzBounds:
         """σ₁ at the inputs and the largest found near them, over the samples, beside the upper bound."""
         from pyrobust.analysis._draw_spectrum import draw_lipschitz
 
-        return draw_lipschitz(self)
+        return draw_lipschitz(self.lower, self.upper.bound)
 
 
 def lipschitz_lower(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyrobust import ops
 from pyrobust._checks import Model, Norm, check_inputs, check_labels, check_logits, norm_name
-from pyrobust.analysis.jacobian import ANY
+from pyrobust.analysis.jacobian import ANY, SEEDS
 from pyrobust.analysis.work import Work, joined
 from pyrobust.attacks._common import check_count, undisturbed
 from pyrobust.attacks._jacobian import pull_back
@@ -93,19 +93,29 @@ def local_classifier(
             logits = model(x)
         rivals = torch.arange(classes - 1, device=y.device).expand(len(ids), -1)
         rivals = rivals + (rivals >= y)
-        # Seeds of z_y − z_j, (K − 1, N, K).
-        seeds = F.one_hot(y, classes) - F.one_hot(rivals, classes)
-        rows = pull_back(logits, x, seeds.transpose(0, 1).to(logits.dtype), keep=True)
-        slopes = torch.stack([ops.lp_norm(row, _DUAL[name]).double() for chunk in rows for row in chunk], 1)
+
+        def differences(others: Tensor) -> Tensor:
+            """(k, N, K): the seeds of z_y − z_j, j of (N, k)."""
+            return (F.one_hot(y, classes) - F.one_hot(others, classes)).transpose(0, 1).to(logits.dtype)
+
+        slopes = torch.stack(
+            [
+                ops.lp_norm(row, _DUAL[name]).double()
+                for part in rivals.split(max(1, SEEDS // logits.numel()), dim=1)
+                for chunk in pull_back(logits, x, differences(part), keep=True)
+                for row in chunk
+            ],
+            1,
+        )
         values = logits.detach().double()
         gaps = values.gather(1, y) - values.gather(1, rivals)
         signed = (gaps / slopes).nan_to_num(torch.inf, torch.inf, -torch.inf)
         nearest = signed.argmin(1, keepdim=True)
-        chosen = seeds.gather(1, nearest.unsqueeze(2).expand(-1, -1, classes)).squeeze(1)
-        (weights,) = torch.autograd.grad(logits, x, chosen.to(logits.dtype))
+        other = rivals.gather(1, nearest)
+        (weights,) = torch.autograd.grad(logits, x, differences(other)[0])
         scores = gaps.gather(1, nearest).squeeze(1)
         return {
-            "others": rivals.gather(1, nearest).squeeze(1),
+            "others": other.squeeze(1),
             "weights": weights,
             "offsets": scores - (weights.double() * x.detach().double()).flatten(1).sum(1),
             "scores": scores,

@@ -121,6 +121,9 @@ def test_plot() -> None:
     for axis, one in zip(axes, (found.plain, found.scaled, found.median), strict=True):
         assert axis.get_title("left").startswith(f"t = {one.temperature:.3g},")
         assert len(axis.lines[-1].get_xdata()) == int((one.counts > 0).sum())
+    (alone,) = found.scaled.plot().axes
+    assert list(alone.lines[-1].get_xdata()) == list(axes[1].lines[-1].get_xdata())
+    assert alone.get_title("left") == f"t = {found.scaled.temperature:.3g}: ECE {100 * found.scaled.ece:.1f} %"
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_caps_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             return super().map(name, parts, compute, size)
 
     monkeypatch.setattr(module, "CAP", 1)
-    monkeypatch.setattr(module, "_SEEDS", 128)  # 64 outputs: two rows a block
+    monkeypatch.setattr(module, "SEEDS", 128)  # 64 outputs: two rows a block
     torch.testing.assert_close(jacobian(model, x, "0", work=Recorded()), whole, rtol=1e-12, atol=1e-14)
     assert sizes == [1] * 5
     monkeypatch.undo()

@@ -229,3 +229,9 @@ def test_plot() -> None:
     assert at_inputs.get_xdata() == pytest.approx(found.lower.at_inputs.sort().values)
     assert near.get_xdata() == pytest.approx(found.lower.near.sort().values)
     assert bound.get_xdata()[0] == pytest.approx(found.upper.bound)
+    (alone,) = found.lower.plot().axes
+    assert [list(line.get_xdata()) for line in alone.lines] == [list(line.get_xdata()) for line in axis.lines[:2]]
+    (layers,) = found.upper.plot().axes
+    shown = [layer.bound for layer in found.upper.layers if layer.bound != 1]
+    assert len(shown) > 1
+    assert list(layers.lines[0].get_xdata()) == pytest.approx(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -70,6 +71,27 @@ def test_every_class(norm: str, smooth: bool) -> None:
     wrong = logits.argmax(1) != labels
     assert torch.equal(found.distances < 0, wrong)
     assert 0 < int(wrong.sum()) < len(x)
+
+
+def test_seeds_are_held_for_a_few_classes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """N (K − 1) K of them would be 1 GB for a batch of 128 and 1000 classes."""
+    from pyrobust.analysis import local
+
+    model, x, labels = _network(9), _inputs(), _labels(12, 9)
+    whole = local_classifier(model, x, labels)
+    held, pull_back = [], local.pull_back
+
+    def counted(logits: Tensor, point: Tensor, seeds: Tensor, keep: bool = False) -> Iterator[Tensor]:
+        held.append(seeds.numel())
+        return pull_back(logits, point, seeds, keep)
+
+    monkeypatch.setattr(local, "pull_back", counted)
+    monkeypatch.setattr(local, "SEEDS", 3 * 12 * 9)
+    found = local_classifier(model, x, labels)
+    assert held == [3 * 12 * 9, 3 * 12 * 9, 2 * 12 * 9]
+    assert torch.equal(found.others, whole.others)
+    for name in ("weights", "scales", "distances"):
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name), rtol=1e-13, atol=0)
 
 
 def test_distance_of_a_linear_classifier_reaches_its_boundary() -> None:
