@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -157,7 +159,8 @@ def transfer(
     others = [_other(text) for text in against or []]
 
     def sections(session: Session) -> list[Section]:
-        networks = [(name, network.to(session.device)) for name, network in others]
+        names = _apart([session.name, *(name for name, _ in others)])[1:]
+        networks = [(name, network.to(session.device)) for name, (_, network) in zip(names, others, strict=True)]
         return transfer_sections(session, networks, norm, eps, steps)
 
     return sections
@@ -179,6 +182,15 @@ def _other(text: str) -> tuple[str, nn.Module]:
     weights = _weights_of(text)
     name = weights.resolve().parent.name if weights.stem in ("weights", "model") else weights.stem
     return name, load_weights(build_model(reference), weights).eval()
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """The names, numbered where one occurs again."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} {number}" if number > 1 else name for number in count(1))
+        found.append(next(one for one in numbered if one not in found))
+    return found
 
 
 def _weights_of(text: str) -> Path:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyrobust._checks import Model, check_inputs
 from pyrobust.analysis.work import Work, joined
 from pyrobust.attacks._common import check_count, undisturbed
 from pyrobust.attacks._jacobian import pull_back
+from pyrobust.training.operator_norm import jacobian_product
 
 ANY = (-math.inf, math.inf)
 CAP = 2**25  # values of Jacobians that are held at once: 256 MiB in float64
@@ -127,6 +129,42 @@ def jacobians_at(function: Model, points: Tensor, dtype: torch.dtype) -> Tensor:
             rows[:, done : done + len(chunk)] = chunk.flatten(2).transpose(0, 1)
             done += len(chunk)
     return rows
+
+
+def push_forward(function: Model, points: Tensor, directions: Tensor) -> Tensor:
+    """J v (n, m), by forward mode, or where an operation has none by differentiating Jᵀu in u, which is linear in u.
+
+    Attention is computed by plain operations, whose derivatives of both kinds exist; its fused kernels have but one.
+
+    Raises:
+        ValueError: the outputs do not depend on the inputs by operations with either derivative.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            return _push_forward(function, points, directions)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _push_forward(function: Model, points: Tensor, directions: Tensor) -> Tensor:
+    try:
+        return jacobian_product(function, points, directions)
+    except RuntimeError as error:
+        if "forward AD" not in str(error) and "forward mode AD" not in str(error):
+            raise
+        reason = error
+    point = points.detach().requires_grad_()
+    with torch.enable_grad():
+        outputs = function(point)
+        u = torch.zeros_like(outputs, requires_grad=True)
+        (pulled,) = torch.autograd.grad(outputs, point, u, create_graph=True)
+    try:
+        (product,) = torch.autograd.grad(pulled, u, directions)
+    except RuntimeError as error:
+        raise ValueError(f"model: expected forward-mode or second derivatives, got: {reason}; {error}") from error
+    return product
 
 
 def _checked(output: object, batch: int, what: str) -> Tensor:

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Model, check_bounds, check_inputs, check_labels, check_logits
-from pyrobust.analysis.jacobian import ANY, layer_outputs
+from pyrobust.analysis.jacobian import ANY, layer_outputs, push_forward
 from pyrobust.analysis.spectrum import jacobian_spectrum
 from pyrobust.analysis.work import Work, joined
 from pyrobust.attacks._common import check_count, check_positive, logits_and_grad, undisturbed
-from pyrobust.training.operator_norm import jacobian_product
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +82,7 @@ def local_linearity(
         LocalLinearity. Where f has more than 24 values σ is found by iteration, to about 1e-4 of itself.
 
     Raises:
-        TypeError, ValueError: naming the argument; a model that has no forward-mode derivative.
+        TypeError, ValueError: naming the argument; a model that has neither forward-mode nor second derivatives.
 
     Cost: per direction a forward pass on dual numbers; per direction and distance a forward pass, and what
         :func:`jacobian_spectrum` takes for one value: about ten forward passes on dual numbers and as many backward.
@@ -107,7 +106,7 @@ def local_linearity(
             before = function(x).double()
         for unit in units.values():
             v = unit[ids]
-            slope = jacobian_product(function, x, v).double()
+            slope = push_forward(function, x, v).double()
             for t in lengths:
                 point = torch.add(x, v, alpha=t)
                 with torch.no_grad():

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Model, check_inputs
-from pyrobust.analysis.jacobian import ANY, CAP, layer_outputs, map_jacobians
+from pyrobust.analysis.jacobian import ANY, CAP, layer_outputs, map_jacobians, push_forward
 from pyrobust.analysis.lanczos import SingularTriples, largest_singular
 from pyrobust.analysis.work import Work, joined
 from pyrobust.attacks._common import check_count, check_number, undisturbed
-from pyrobust.training.operator_norm import jacobian_product
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +91,7 @@ def jacobian_spectrum(
         JacobianSpectrum, on the CPU. Where the steps end before the tolerance is met, its residuals say so.
 
     Raises:
-        TypeError, ValueError: naming the argument; for k, a model that has no forward-mode derivative.
+        TypeError, ValueError: naming the argument; for k, a model that has neither forward-mode nor second derivatives.
 
     Cost: all: a forward and m backward passes, then O(N m D min(m, D)). k: a forward pass, then ``steps`` forward passes on
         dual numbers and ``steps`` backward passes; about 2 k + 10 where the values fall, and where k > 1 about as many again for a
@@ -170,7 +169,7 @@ def _triples(
         outputs = function(point)
 
     def forward(v: Tensor) -> Tensor:
-        return jacobian_product(function, points, v.reshape(points.shape).to(points.dtype))
+        return push_forward(function, points, v.reshape(points.shape).to(points.dtype))
 
     def backward(u: Tensor) -> Tensor:
         (product,) = torch.autograd.grad(outputs, point, u.to(outputs.dtype), retain_graph=True)

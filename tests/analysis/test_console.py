@@ -95,6 +95,16 @@ def test_transfer_against_a_trained_network(
     page = Path("out", PAGE).read_text(encoding="utf-8")
     assert "<td>short</td>" in page  # named after the folder of its run
     assert "<td>other</td>" in page  # or after the file
+    own = (
+        "analyse",
+        "transfer",
+        *model[:-1],
+        "own",
+        "--against",
+        f"small_cnn={other.rename(tmp_path / 'small_cnn.safetensors')}",
+    )
+    assert run(*own, "--steps", "2") == 0, "two of one name are told apart"
+    assert "<td>small_cnn 2</td>" in Path("own", PAGE).read_text(encoding="utf-8")
     save_weights(small_cnn(2), other)
     again = ("analyse", "transfer", *model, *against, "--steps", "3", "--resume")
     assert "files_sha256 was" in error_of(capsys, *again), "the other network is another one now"

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyrobust.analysis import jacobian, layer_outputs
+from pyrobust.analysis import jacobian, jacobian_spectrum, layer_outputs
+from pyrobust.analysis.jacobian import push_forward
 from pyrobust.analysis.work import Work
 from tests.training.pieces import batch_of, jacobians, relu_net
 
@@ -96,6 +97,61 @@ def test_the_model_is_left_as_found() -> None:
     assert torch.equal(random, torch.get_rng_state())
     assert torch.equal(in_training, jacobian(model.eval(), images()))
     assert torch.equal(in_training, jacobian(model.requires_grad_(False), images()))
+
+
+class Cubed(torch.autograd.Function):
+    """Without a forward-mode derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * grad
+
+
+class CubedOnce(Cubed):
+    """Without a second derivative either."""
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return Cubed.backward(ctx, grad)
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.block = nn.TransformerEncoderLayer(4, 2, 8, activation="gelu", batch_first=True, dropout=0.0).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x.flatten(1).unflatten(1, (-1, 4))).mean(1)
+
+
+@pytest.mark.parametrize(
+    "model", [Attending().eval(), lambda x: Cubed.apply(x).flatten(1)], ids=["attention", "custom"]
+)
+def test_products_where_an_operation_has_no_forward_mode(model) -> None:
+    x = images(3)
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    rows = jacobian(model, x)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    found = push_forward(model, x, v)
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    torch.testing.assert_close(found, (rows.flatten(2) @ v.flatten(1).unsqueeze(2)).squeeze(2), rtol=1e-12, atol=1e-13)
+    largest = jacobian_spectrum(model, x, k=1, tolerance=1e-7).values
+    torch.testing.assert_close(largest, torch.linalg.svdvals(rows.flatten(2))[:, :1], rtol=1e-10, atol=0)
+
+
+def test_products_that_cannot_be_had() -> None:
+    x = images(2)
+    with pytest.raises(ValueError, match="model: expected forward-mode or second derivatives"):
+        push_forward(lambda x: CubedOnce.apply(x).flatten(1), x, torch.ones_like(x))
 
 
 def test_on_a_gpu(cuda: torch.device) -> None:
