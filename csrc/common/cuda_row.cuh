@@ -200,7 +200,7 @@ class CudaRow {
       for (int v = 0; v < int(N * sizeof(U) / 16); ++v) {
         uint4 quad;
         __builtin_memcpy(&quad, reinterpret_cast<const char*>(stored.item) + 16 * v, 16);
-        reinterpret_cast<uint4*>(data)[v] = quad;
+        store_16_bytes(reinterpret_cast<uint4*>(data) + v, quad);
       }
     }
   }
@@ -271,7 +271,7 @@ TeamShape team_shape(int64_t cols, int device) {
     if (bytes > (last ? limit : limit / 2)) continue;  // half: two blocks a multiprocessor hide each other's barriers
     return {blocks, threads_for(part / Row::kPack), bytes};
   }
-  return {1, kMostThreads, 0};
+  return {max_cluster(device), kMostThreads, 0};
 }
 
 template <class T, class Op, class Args>

@@ -39,41 +39,49 @@ class DeviceGuard {
   cudaError_t error_;
 };
 
-// Blocks that may share a row: clusters came with compute capability 9.0; 8 is the portable size.
+// Blocks that may share a row: clusters came with compute capability 9.0; 8 is the portable size. It is the code that
+// has to know of them, and a device runs what was compiled for the newest architecture up to its own.
 inline int max_cluster([[maybe_unused]] int device) {
 #if defined(PR_EMULATE_CUDA)
   return emulated_max_cluster();
 #else
-  int major = 0;
+  int major = 0, minor = 0, compiled_for = 0;
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major >= 9 ? 8 : 1;
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  for (const int architecture : {__CUDA_ARCH_LIST__})  // in rising order
+    if (architecture <= 100 * major + 10 * minor) compiled_for = architecture;
+  return compiled_for >= 900 ? 8 : 1;
 #endif
 }
 
-// Shared memory that a block may ask for, less what reductions take.
-inline int64_t max_shared_bytes([[maybe_unused]] int device) {
+constexpr int64_t kReductionBytes = 2048;  // of shared memory, more than the arrays that reductions declare
 #if defined(PR_EMULATE_CUDA)
-  return emulated_max_shared();
+constexpr int64_t kUnaskedSharedBytes = emulation::kUnaskedShared;
 #else
+constexpr int64_t kUnaskedSharedBytes = 48 << 10;  // what a block may have, all told, without asking
+#endif
+
+// Dynamic shared memory that a block may ask for.
+inline int64_t max_shared_bytes(int device) {
   int bytes = 0;
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes - 2048;
-#endif
+  return bytes - kReductionBytes;
 }
 
-#if !defined(PR_EMULATE_CUDA)
 // `shared` bytes of dynamic shared memory for each block of each team.
 template <class... Formal, class... Actual>
 cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cluster, int64_t shared,
                    const Batch& batch, const Actual&... rest) {
-  if (shared > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  if (shared > kUnaskedSharedBytes - kReductionBytes) {
+    // Always for the most: threads that launch at once must not lower each other's limit.
+    const cudaError_t error =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             int(max_shared_bytes(batch.device)));
     if (error != cudaSuccess) return error;
   }
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(teams * cluster));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.gridDim = {static_cast<unsigned>(teams * cluster)};
+  config.blockDim = {static_cast<unsigned>(threads)};
   config.dynamicSmemBytes = static_cast<size_t>(shared);
   config.stream = static_cast<cudaStream_t>(batch.stream);
   cudaLaunchAttribute attribute;
@@ -84,6 +92,17 @@ cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cl
   return cudaLaunchKernelEx(&config, kernel, batch, rest...);
 }
 
+// One store: written as an assignment, nvcc makes four of it where it sees how the words came about.
+PR_FN void store_16_bytes(uint4* to, const uint4& words) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("st.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+#else
+  *to = words;
+#endif
+}
+
+#if !defined(PR_EMULATE_CUDA)
 // The dynamic shared memory of the block.
 template <class V>
 PR_FN V* dynamic_shared() {
@@ -125,11 +144,21 @@ PR_FN int team_size() { return cluster_blocks() * int(blockDim.x); }
 
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
+// What the lane whose number differs in `mask` has.
+template <class V>
+PR_FN V of_lane(V value, int mask) {
+  return __shfl_xor_sync(kWholeWarp, value, mask);
+}
+template <class V>
+PR_FN Two<V> of_lane(Two<V> value, int mask) {
+  return {of_lane(value.first, mask), of_lane(value.second, mask)};
+}
+
 // Combines `value` over the team in a fixed order; every member gets the result.
 template <class V, class Combine>
 PR_FN V team_reduce(V value, Combine combine) {
   const int warp_count = int(blockDim.x) / 32, warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  for (int offset = 16; offset > 0; offset /= 2) value = combine(value, __shfl_xor_sync(kWholeWarp, value, offset));
+  for (int offset = 16; offset > 0; offset /= 2) value = combine(value, of_lane(value, offset));
   if (warp_count > 1) {
     V* const warps = block_shared<V, 32>();
     __syncthreads();  // the slots may still be read from the reduction before
@@ -157,7 +186,9 @@ PR_FN double team_sum(double value) {
 }
 template <class C>
 PR_FN Two<double> team_sum2(Two<C> value) {
-  return {team_sum(value.first), team_sum(value.second)};
+  using Sums = Two<double>;
+  return team_reduce(Sums{double(value.first), double(value.second)},
+                     [](Sums a, Sums b) { return Sums{a.first + b.first, a.second + b.second}; });
 }
 template <class Bits>
 PR_FN Bits team_max(Bits value) {

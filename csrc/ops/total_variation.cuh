@@ -91,10 +91,10 @@ class TvTeam {
         width_(int(a.width)),
         size_(int(a.height * a.width)),
         u_(memory),
-        p_(memory + size_),
-        q_(memory + 2 * size_),
-        p_before_(memory + 3 * size_),
-        q_before_(memory + 4 * size_),
+        p_(u_ + size_),
+        q_(p_ + size_),
+        p_before_(q_ + size_),
+        q_before_(p_before_ + size_),
         weight_(a.weight.values ? static_cast<const C*>(a.weight.values)[row] : C(a.weight.value)) {}
 
   PR_FN void run(int64_t steps, double tolerance) {

@@ -23,7 +23,7 @@ constexpr int64_t kTvArrays =
     5;  // of a plane's size that a GPU works on: the primal image, and two iterates of the dual pair
 // What a plane may take of a block's shared memory; two blocks fit a multiprocessor of compute capability 9.0.
 #if defined(PR_EMULATE_CUDA)
-constexpr int64_t kTvSharedBytes = 5 << 10;  // small planes reach every path
+constexpr int64_t kTvSharedBytes = 2 << 10;  // small planes reach every path
 #else
 constexpr int64_t kTvSharedBytes = 96 << 10;
 #endif

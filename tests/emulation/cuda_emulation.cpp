@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -77,6 +78,14 @@ struct Grid {
 
 size_t shared_bytes[256];
 int shared_count = 1;
+std::map<const void*, int64_t> allowed_shared;  // dynamic, by kernel
+
+// Of all kernels together: no less than one kernel has.
+int64_t static_shared() {
+  int64_t bytes = 0;
+  for (int id = 1; id < shared_count; ++id) bytes += int64_t(shared_bytes[id]);
+  return bytes;
+}
 
 Fiber host;                                  // main() and what it calls
 std::vector<std::unique_ptr<Fiber>> fibers;  // a pool
@@ -225,6 +234,17 @@ int declare_shared(size_t bytes) {
   if (shared_count == 256) fail("too many shared arrays");
   shared_bytes[shared_count] = bytes;
   return shared_count++;
+}
+
+void allow_shared(const void* kernel, int64_t bytes) {
+  if (bytes + static_shared() > settings.max_shared) fail("more shared memory asked for than a block may have");
+  allowed_shared[kernel] = bytes;
+}
+
+void check_shared(const void* kernel, int64_t bytes) {
+  const auto found = allowed_shared.find(kernel);
+  const int64_t allowed = found == allowed_shared.end() ? kUnaskedShared - static_shared() : found->second;
+  if (bytes > allowed) fail("a launch with more shared memory than the kernel was allowed");
 }
 
 void* shared_array(int id) { return running->block->shared[id]; }

@@ -27,6 +27,7 @@ struct alignas(16) uint4 {
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the running fiber
 
 using cudaError_t = int;
+using cudaStream_t = void*;
 constexpr cudaError_t cudaSuccess = 0;
 inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
@@ -37,6 +38,14 @@ namespace emulation {
 // Runs body(argument) in every thread of `blocks` blocks, each with `shared` bytes of dynamic shared memory. The blocks
 // of a cluster run side by side, clusters in turn.
 void run_grid(int64_t blocks, int threads, int cluster, int64_t shared, void (*body)(void*), void* argument);
+
+// A block's shared memory, static and dynamic together, without a call of cudaFuncSetAttribute(): small, so that small
+// rows need one.
+constexpr int64_t kUnaskedShared = 3 << 10;
+// The dynamic shared memory that a kernel may have from now on; and the check of a launch against it, which does not
+// return where a GPU would refuse.
+void allow_shared(const void* kernel, int64_t bytes);
+void check_shared(const void* kernel, int64_t bytes);
 
 // A memory-ordering barrier: of a block, of a cluster, of the lanes in a warp's mask.
 enum class Scope { block, cluster, warp };
@@ -61,8 +70,8 @@ const int Shared<V, N>::id = declare_shared(sizeof(V) * N);
 // What the tests set.
 struct Settings {
   int max_cluster = 1;
-  int64_t max_shared = 2048;  // bytes: so that small rows outgrow a block
-  bool backwards = false;     // let the last thread run first: results must not depend on it
+  int max_shared = 4096;   // bytes a block may ask for, static and dynamic: so that small rows outgrow it
+  bool backwards = false;  // let the last thread run first: results must not depend on it
   // Fault to plant: every second barrier of a scope does nothing, beginning with the first (0) or second (1); -1: none.
   Scope broken_scope = Scope::block;
   int broken_turn = -1;
@@ -70,6 +79,40 @@ struct Settings {
 extern Settings settings;
 
 }  // namespace emulation
+
+constexpr int cudaDevAttrMaxSharedMemoryPerBlockOptin = 97;
+inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
+  return *value = emulation::settings.max_shared, cudaSuccess;
+}
+
+constexpr int cudaFuncAttributeMaxDynamicSharedMemorySize = 8;
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, int, int value) {
+  return emulation::allow_shared(kernel, value), cudaSuccess;
+}
+
+constexpr int cudaLaunchAttributeClusterDimension = 4;
+struct cudaLaunchAttribute {
+  int id;
+  struct {
+    dim3 clusterDim;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+template <class... Formal, class... Actual>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Formal...), const Actual&... actual) {
+  emulation::check_shared(reinterpret_cast<const void*>(kernel), int64_t(config->dynamicSmemBytes));
+  auto call = [&] { kernel(actual...); };
+  emulation::run_grid(
+      config->gridDim.x, int(config->blockDim.x), config->numAttrs ? int(config->attrs->val.clusterDim.x) : 1,
+      int64_t(config->dynamicSmemBytes), [](void* opaque) { (*static_cast<decltype(call)*>(opaque))(); }, &call);
+  return cudaSuccess;
+}
 
 inline void __syncthreads() { emulation::barrier(emulation::Scope::block); }
 inline void __syncwarp(unsigned mask = ~0u) { emulation::barrier(emulation::Scope::warp, mask); }
@@ -91,7 +134,6 @@ V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
 namespace pyrobust::emulated {
 
 inline int emulated_max_cluster() { return emulation::settings.max_cluster; }
-inline int64_t emulated_max_shared() { return emulation::settings.max_shared; }
 
 template <class V>
 V* dynamic_shared() {
@@ -109,15 +151,5 @@ V* in_block(V* shared, int rank) {
 inline int cluster_blocks() { return emulation::cluster_blocks(); }
 inline int cluster_rank() { return emulation::cluster_rank(); }
 inline void cluster_barrier() { emulation::barrier(emulation::Scope::cluster); }
-
-template <class... Formal, class... Actual>
-cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cluster, int64_t shared,
-                   const Batch& batch, const Actual&... rest) {
-  auto call = [&] { kernel(batch, rest...); };
-  emulation::run_grid(
-      teams * cluster, threads, cluster, shared, [](void* opaque) { (*static_cast<decltype(call)*>(opaque))(); },
-      &call);
-  return cudaSuccess;
-}
 
 }  // namespace pyrobust::emulated

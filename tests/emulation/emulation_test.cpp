@@ -34,26 +34,15 @@ int run_all(bool quick, const char* only) {
     if (only && std::strcmp(only, op.name) != 0) continue;
     const auto start = std::chrono::steady_clock::now();
     for (DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16}) {
-      const int64_t block = emulation::settings.max_shared / size_of(compute_type(dtype));
+      const int64_t block = emulated::max_shared_bytes(0) / size_of(compute_type(dtype));
       struct Size {
         int64_t rows, cols;
         int max_cluster;
       };
-      const Size sizes[] = {{7, 1, 1},
-                            {7, 31, 1},
-                            {7, 32, 4},
-                            {7, 33, 1},
-                            {7, 127, 1},
-                            {7, 129, 1},
-                            {7, 151, 4},
-                            {2, block, 1},
-                            {7, block + 1, 1},
-                            {2, block / 2, 4},
-                            {7, block / 2 + 1, 4},
-                            {2, block + 1, 2},
-                            {7, 1000, 4},
-                            {1, 4 * block, 4},
-                            {2, 4 * block + 1, 4}};
+      const Size sizes[] = {{7, 1, 1},         {7, 31, 1},        {7, 32, 4},        {7, 33, 1},
+                            {7, 99, 1},        {7, 127, 1},       {7, 129, 1},       {7, 151, 4},
+                            {2, block, 1},     {7, block + 1, 1}, {2, block / 2, 4}, {7, block / 2 + 1, 4},
+                            {2, block + 1, 2}, {7, 1000, 4},      {1, 4 * block, 4}, {2, 4 * block + 1, 4}};
       for (const Size& size : sizes) {
         for (bool awkward : {false, true}) {
           if (quick && awkward != ((&size - sizes + int(dtype)) % 2 > 0)) continue;
@@ -90,7 +79,7 @@ bool run_faulty_op(const char* name) {
     emulation::settings.broken_turn = fault.turn;
     const Op& op = *std::find_if(std::begin(kOps), std::end(kOps),
                                  [](const Op& o) { return std::strcmp(o.name, "project_l1_ball") == 0; });
-    const int64_t cols = emulation::settings.max_shared / 4 * fault.max_cluster - 7;
+    const int64_t cols = emulated::max_shared_bytes(0) / 4 * fault.max_cluster - 7;
     run_case(op, {op.name, DType::float32, 2, cols, fault.max_cluster, false}, true, fault.missing);
     return true;
   }

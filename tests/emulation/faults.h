@@ -48,6 +48,17 @@ inline void split_warp(Batch, int* out) {
   out[threadIdx.x] = __shfl_xor_sync(kWholeWarp, 1, 1);
 }
 
+inline void dynamic_shared_user(Batch, int* out) {
+  dynamic_shared<int>()[threadIdx.x] = 1;
+  out[threadIdx.x] = 1;
+}
+// A launch that asks for no more shared memory than is had without asking, but for the static arrays.
+inline void launch_unasked(int* out) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = {1}, config.blockDim = {64}, config.dynamicSmemBytes = emulation::kUnaskedShared;
+  cudaLaunchKernelEx(&config, dynamic_shared_user, Batch{}, out);
+}
+
 struct FaultyKernel {
   const char* name;
   void (*kernel)(Batch, int*);
@@ -65,6 +76,11 @@ inline const FaultyKernel kFaultyKernels[] = {
 
 // Whether there is a kernel of that name, which then ran.
 inline bool run_faulty_kernel(const char* name) {
+  if (std::strcmp(name, "unasked-shared") == 0) {
+    int memory[64] = {};
+    launch_unasked(memory);
+    return true;
+  }
   for (const FaultyKernel& fault : kFaultyKernels) {
     if (std::strcmp(name, fault.name) != 0) continue;
     int memory[128] = {8};

@@ -89,6 +89,7 @@ def test_correct_kernels_pass(sanitizer, fault, programs):
         ("address", "local-overflow", "out of bounds for type 'int \\[8\\]'"),
         ("address", "early-exit", "wait for others that will not come"),
         ("address", "split-warp", "meet in different calls"),
+        ("address", "unasked-shared", "more shared memory than the kernel was allowed"),
     ],
 )
 def test_planted_faults_are_reported(sanitizer, fault, report, programs):
