@@ -169,6 +169,8 @@ struct type_caster<pyrobust::RowScalar> {
 
 PYBIND11_MODULE(_native, module) {
   using namespace pyrobust;
+  // Apart from info(), which asks the driver: a process that did so cannot fork workers that use a GPU.
+  module.attr("cuda_built") = kCudaBuilt;
   module.def("info", info);
   module.def("outgrows_chip", [](int64_t rows, int64_t cols, int dtype, int device) {
     return outgrows_chip({rows, cols, static_cast<DType>(dtype), device, nullptr});

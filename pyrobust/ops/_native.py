@@ -30,7 +30,7 @@ ROW_DTYPES = {
     torch.float16: torch.float32,
     torch.bfloat16: torch.float32,
 }
-HAS_CUDA_KERNELS: bool = native.info()["cuda_built"]
+HAS_CUDA_KERNELS: bool = native.cuda_built
 
 
 def has_kernel(tensor: Tensor) -> bool:
