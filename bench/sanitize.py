@@ -1,6 +1,7 @@
 """``python -m bench.sanitize``: every op once on a GPU, at small and awkward sizes, for compute-sanitizer to watch.
 
-Whether the results are right is for the tests to say; here they only have to be finite.
+Whether the results are right is for the tests to say; here they only have to be finite. The first error ends the run, since a
+GPU that has met one may take no further work.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from bench.cases import SIGMA, cases
 
-SHAPES = ((1, 1, 1, 1), (3, 1, 1, 129), (2, 3, 32, 32), (1, 3, 224, 224))
+# Rows of a warp, of a block, of just the shared memory that is had without asking, of a cluster, and of none.
+SHAPES = ((1, 1, 1, 1), (3, 1, 1, 129), (2, 3, 32, 32), (1, 3, 64, 64), (1, 3, 224, 224), (1, 3, 400, 400))
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -27,7 +29,12 @@ def main(device: str = "cuda") -> int:
                     continue  # needs two classes
                 x = (torch.randn(shape, device=device) * SIGMA).to(dtype)
                 ran += 1
-                if not all(bool(t.isfinite().all()) for t in _tensors(case.build(x).run()) if t.numel() == x.numel()):
+                try:
+                    finite = [bool(t.isfinite().all()) for t in _tensors(case.build(x).run()) if t.numel() == x.numel()]
+                except RuntimeError as error:
+                    print(f"{case.name} {shape} {dtype}: {error}")
+                    return 1
+                if not all(finite):
                     bad.append(f"{case.name} {shape} {dtype}")
     print(f"{ran} calls on {device}, not finite: {', '.join(bad) or 'none'}")
     return int(bool(bad))

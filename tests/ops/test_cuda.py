@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -64,9 +68,10 @@ def test_does_not_synchronise(cuda):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("d", [8191, 8192, 8193, 24576, 24577, 65537, 150528, 196609, 400000])
+@pytest.mark.parametrize("d", [8191, 8192, 8193, 12288, 24576, 24577, 65537, 150528, 196609, 500001])
 def test_every_size_of_team(d, dtype, cuda):
-    """One block of few and of many items, clusters of 2 to 8 blocks, and the workspace beyond."""
+    """One block of few and of many items, of just the 48 KiB that are had without asking, clusters of 2 to 8 blocks, and
+    the workspace beyond."""
     x = rows_of("normal", 3, d, dtype, cuda)
     for op in EVERY:
         if op not in SAMPLERS:
@@ -86,6 +91,25 @@ def test_leaves_the_current_device(cuda):
         y = ops.project_l1_ball(x, 1.0)
         assert torch.cuda.current_device() == 0
     assert torch.equal(y.cpu(), ops.project_l1_ball(x.to("cuda:0"), 1.0).cpu())
+
+
+def test_launches_at_once(cuda):
+    """Threads whose rows need different amounts of shared memory do not take it from each other."""
+    rows = [rows_of("normal", 4, d, torch.float32, cuda) for d in (13000, 28000)]
+    wanted = [ops.project_l1_ball(x, 1.0) for x in rows]
+
+    def call(number: int) -> bool:
+        return all(torch.equal(ops.project_l1_ball(rows[number], 1.0), wanted[number]) for _ in range(200))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(call, (0, 1)))
+
+
+def test_import_leaves_the_driver_alone(cuda):
+    """So that a process may fork workers that use a GPU, and name the visible devices, after it."""
+    program = "import os, pyrobust.ops; os.environ['CUDA_VISIBLE_DEVICES'] = ''; import torch; print(torch.cuda.is_available())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_samples_are_those_of_the_cpu(cuda):
