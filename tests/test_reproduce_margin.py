@@ -108,7 +108,11 @@ def test_reasons_are_told_from_what_was_measured() -> None:
         in largest.why
     )
     nins = {name: [dict(row)] for name in margin_nin.ROWS}
-    assert "is 2 % of the cross-entropy in NIN l2, C = 0.01" in of_cifar(nins)[0].why
+    lower, larger, *_ = of_cifar(nins, 1000, 100)
+    assert "is 2 % of the cross-entropy in NIN l2, C = 0.01" in lower.why
+    # √(2 · 0.5 · 0.5 / 1000) is 2.2 %; 95 of 100 images are right.
+    assert lower.why.endswith("1000 images leave a standard error of 2.2 points")
+    assert larger.why.endswith("ρ is a mean over some 95 images")
 
 
 def test_critic_tables(tmp_path: Path) -> None:

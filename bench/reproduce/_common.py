@@ -71,7 +71,9 @@ def command(
     """
     parser = argparse.ArgumentParser(prog=f"python -m bench.reproduce.{name.replace('-', '_')}", description=text)
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--quick", dest="size", action="store_const", const="quick", help="sized for 2 cores: minutes to an hour")
+    sizes.add_argument(
+        "--quick", dest="size", action="store_const", const="quick", help="sized for 2 cores: minutes to an hour"
+    )
     sizes.add_argument("--full", dest="size", action="store_const", const="full", help="the paper's size (default)")
     sizes.add_argument("--smoke", dest="size", action="store_const", const="smoke", help="tiny, on digits: does it run")
     parser.set_defaults(size="full")
