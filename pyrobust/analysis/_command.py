@@ -175,7 +175,7 @@ def _manifest(settings: Mapping[str, Any], device: torch.device) -> dict[str, An
 def _print_table(console: Console, title: str, table: Table) -> None:
     shown = Grid(box=box.SIMPLE_HEAD, title=escape(title), title_justify="left", title_style="bold", show_edge=False)
     for number, column in enumerate(table.columns):
-        shown.add_column(escape(column), justify="right" if number else "left")
+        shown.add_column(escape(column), justify="right" if number else "left", no_wrap=not number)  # names stay whole
     for row in table.rows:
         shown.add_row(*map(escape, row))
     console.print(shown)

@@ -129,7 +129,7 @@ def regularisation_sweep(
         NotSolvedError: a gap did not become as small as asked.
 
     Cost: for each λ about 3 to 20 products with the samples and, for the hinge loss, as many factorisations of D × D
-        matrices. MNIST, 3,000 images a class, 81 λ, one core: 8 to 15 s a pair (hinge), 3 s (softplus).
+        matrices. MNIST, 3,000 images a class, 81 λ, one core: 5 to 11 s a pair (hinge), 4 s (softplus).
     Source: seed 001, "Example: SVM on MNIST", note 6 (λ's scale is not given there).
     """
     for name, (x, y) in {"inputs": (inputs, labels), "test_inputs": (test_inputs, test_labels)}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -83,6 +84,18 @@ def test_an_interruption_tells_how_to_go_on(
     monkeypatch.setattr(work, "_write", interrupted)
     assert run("analyse", "fooling", *model, "--trials", "4") == 130
     assert "--out out --resume goes on" in capsys.readouterr().err
+
+
+def test_names_stay_whole_in_a_narrow_terminal() -> None:
+    from rich.console import Console
+
+    from pyrobust.analysis._command import _print_table
+    from pyrobust.analysis.page import Table
+
+    console = Console(width=60, record=True, file=io.StringIO())
+    columns = ("model", *("a heading of some length",) * 6)
+    _print_table(console, "Title", Table(columns, [("expert, l2 0.05", *("100.0 %",) * 6)]))
+    assert "expert, l2 0.05" in console.export_text()
 
 
 def test_transfer_against_a_trained_network(

@@ -75,7 +75,7 @@ def test_resumed_and_repeated(tmp_path) -> None:
         done = []
         again = _texts(make(_session(Work(folder, done.append)), points=3, attack_steps=20))
         assert again == first
-        last = {progress.name: progress for progress in done}
+        last = {progress.title: progress for progress in done}
         assert all(progress.resumed == progress.total == 20 for progress in last.values())
 
 
