@@ -27,7 +27,7 @@ void overlap(Batch, int* out) {
 }
 
 inline void shared_overflow(Batch, int* out) {
-  block_shared<int, 63>()[threadIdx.x] = 1;
+  block_shared<int, 32>()[threadIdx.x] = 1;
   out[threadIdx.x] = 0;
 }
 
