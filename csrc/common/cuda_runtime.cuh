@@ -39,10 +39,8 @@ class DeviceGuard {
   cudaError_t error_;
 };
 
-constexpr int kMostCluster = 8;  // what every GPU with clusters takes
-
-// Blocks that may share a row: clusters came with compute capability 9.0. It is the code that has to know of them, and
-// a device runs what was compiled for the newest architecture up to its own.
+// Blocks that may share a row: clusters came with compute capability 9.0; 8 is the portable size. It is the code that
+// has to know of them, and a device runs what was compiled for the newest architecture up to its own.
 inline int max_cluster([[maybe_unused]] int device) {
 #if defined(PR_EMULATE_CUDA)
   return emulated_max_cluster();
@@ -52,7 +50,7 @@ inline int max_cluster([[maybe_unused]] int device) {
   cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
   for (const int architecture : {__CUDA_ARCH_LIST__})  // in rising order
     if (architecture <= 100 * major + 10 * minor) compiled_for = architecture;
-  return compiled_for >= 900 ? kMostCluster : 1;
+  return compiled_for >= 900 ? 8 : 1;
 #endif
 }
 
@@ -170,12 +168,12 @@ PR_FN V team_reduce(V value, Combine combine) {
     for (int w = 1; w < warp_count; ++w) value = combine(value, warps[w]);
   }
   if (cluster_blocks() > 1) {
-    V* const blocks = block_shared<V, kMostCluster>();
-    cluster_barrier();  // all blocks run, and the slots may still be read from the reduction before
-    if (int(threadIdx.x) < cluster_blocks()) in_block(blocks, int(threadIdx.x))[cluster_rank()] = value;
+    V* const block = block_shared<V, 1>();
+    if (threadIdx.x == 0) *block = value;
     cluster_barrier();
-    value = blocks[0];
-    for (int b = 1; b < cluster_blocks(); ++b) value = combine(value, blocks[b]);
+    value = *in_block(block, 0);
+    for (int b = 1; b < cluster_blocks(); ++b) value = combine(value, *in_block(block, b));
+    cluster_barrier();  // no block may overwrite its slot, or leave, while another reads it
   }
   return value;
 }
