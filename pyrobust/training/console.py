@@ -35,6 +35,7 @@ from pyrobust.training.validation import Validation, accuracies
 WEIGHTS = "weights.safetensors"
 SUMMARY = "summary.json"
 DEFAULT_MODEL, DEFAULT_DATA = "small_cnn", "digits"
+DEFAULT_LR, LINEAR_LR = 2e-3, 0.05  # weights of a linear model have further to go
 LINEAR_MODEL, LINEAR_DATA = "digits_linear", "digits:7,3"  # of the objective for linear models of two classes
 
 
@@ -73,7 +74,10 @@ def train_command(
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 30,
     batch_size: Annotated[int, typer.Option(help="Samples a step, over all processes.")] = 64,
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "adam",
-    lr: Annotated[float, typer.Option(help="Initial step size.")] = 2e-3,
+    lr: Annotated[
+        float | None,
+        typer.Option(help=f"Initial step size; default: {DEFAULT_LR:g}, linear-worst-case: {LINEAR_LR:g}."),
+    ] = None,
     momentum: Annotated[float, typer.Option(help="Of SGD; Adam's first beta.")] = 0.9,
     weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 0.0,
     schedule: Annotated[str, typer.Option(help="cosine, steps or constant.")] = "cosine",
@@ -111,6 +115,8 @@ def train_command(
     linear = objective == "linear-worst-case"
     model = model or (LINEAR_MODEL if linear else DEFAULT_MODEL)
     data = data or (LINEAR_DATA if linear else DEFAULT_DATA)
+    if lr is None:
+        lr = LINEAR_LR if linear else DEFAULT_LR
     arguments = {key: value for key, value in locals().items() if key != "linear"}
     console = Console()
     import_from_here()
