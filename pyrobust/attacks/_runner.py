@@ -11,6 +11,7 @@ from torch import Tensor
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Model
 from pyrobust.attacks._pool import Pool
+from pyrobust.attacks._pruning import prune_groups
 from pyrobust.attacks._stages import Stage
 from pyrobust.attacks._starts import mixed
 from pyrobust.attacks.ddn import ddn
@@ -59,6 +60,11 @@ class Runner:
                 return self._call(primal_dual, norm, stage.steps, labels=labels, targeted=True)
             case "again":
                 return self._call(pdpgd, norm, stage.refine, starts=pool.places[stage.rank][1])
+            case "prune":
+                return prune_groups(
+                    self.model, self.inputs, self.labels, best, self.grouping, self.bounds,
+                    steps=stage.refine, targeted=self.targeted,
+                )  # fmt: skip
             case "refine":
                 return self._call(primal_dual, norm, stage.refine, starts=best)
         start = self._mixed(stage)

@@ -22,7 +22,8 @@ class Stage(NamedTuple):
 
     Attributes:
         name: as the result tells it: an attack; "towards" another class; "noise", started from; "pdpgd_l2", points that lead there
-            from noise, started from; "again", one of the nearest points of the starts; "refine", the nearest point so far.
+            from noise, started from; "again", one of the nearest points of the starts; "refine", the nearest point so far;
+            "prune", that too, made sparser (``_pruning.py``).
         steps: of the attack; of the one that finds where to start.
         refine: steps of the run from a start.
         restarts: of the attack.
@@ -51,7 +52,7 @@ class Stage(NamedTuple):
     @property
     def is_start(self) -> bool:
         """Whether it is one of its own, apart from the points so far."""
-        return self.name not in ("again", "refine")
+        return self.name not in ("again", "refine", "prune")
 
 
 # Up to these budgets, shares of the attacks that are good within few steps. "in l1": in that norm, and then made sparse; on
@@ -62,14 +63,15 @@ _SHARES: dict[str, dict[float, dict[str, float]]] = {
     "l1": {449: {"pdpgd": 1.0}},
     "l0": {
         99: {"sigma_zero": 1.0},
-        199: {"sigma_zero": 0.7, "pdpgd in l1": 0.3},
-        749: {"pdpgd": 0.6, "pdpgd in l1": 0.4},
+        199: {"sigma_zero": 0.5, "pdpgd in l1": 0.3, "prune": 0.2},
+        749: {"pdpgd": 0.45, "pdpgd in l1": 0.4, "prune": 0.15},
     },
 }
 # Before the starts. In l0 these are searched from in l1: where pixels are often black or white, the sparsest points come
 # from there.
 _BEFORE: dict[str, dict[str, float]] = {"l0": {"pdpgd": 0.3, "sigma_zero": 0.2}}
 _IN = {"l0": "l1"}
+_AFTER: dict[str, dict[str, float]] = {"l0": {"prune": 0.2}}
 
 
 class _Starts(NamedTuple):
@@ -109,18 +111,25 @@ def plan(norm: str, budget: int, classes: int) -> list[Stage]:
             return [_few_steps(name, count) for name, count in zip(names, steps, strict=True) if count > 0]
     rounds = max(1, budget // _RUN)
     starts = next(starts for most, starts in _STARTS[norm].items() if budget <= most)
+    after = [_few_steps(name, int(share * budget)) for name, share in _AFTER.get(norm, {}).items()]
+    budget -= sum(stage.cost for stage in after)
     unit, before = int(starts.unit * budget / rounds), _BEFORE.get(norm, {})
     stages = [Stage(name, int(share * budget / rounds), restarts=rounds) for name, share in before.items()]
     own = [stage for number in range(rounds) for stage in _round(norm, number, starts, unit, classes)]
     own += [Stage("again", 0, int(starts.further * unit), rank=place) for place in range(starts.places * rounds)]
     stages += [stage._replace(norm=_IN.get(norm)) for stage in own]
     left = budget - sum(stage.cost for stage in stages)
-    return [*stages, Stage("refine", 0, left, norm=_IN.get(norm))]
+    return [*stages, Stage("refine", 0, left, norm=_IN.get(norm)), *after]
 
 
 def _few_steps(name: str, steps: int) -> Stage:
     attack, _, other = name.partition(" in ")
-    return Stage("noise", 0, steps, mix=_MIX) if attack == "noise" else Stage(attack, steps, norm=other or None)
+    match attack:
+        case "noise":
+            return Stage(attack, 0, steps, mix=_MIX)
+        case "prune":
+            return Stage(attack, 0, steps)
+    return Stage(attack, steps, norm=other or None)
 
 
 def _round(norm: str, number: int, starts: _Starts, unit: int, classes: int) -> list[Stage]:

@@ -13,7 +13,7 @@ from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust._counting import counted
 from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_grouping, clean_logits, undisturbed
-from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
+from pyrobust.attacks._polish import bisect_to_boundary, drop_groups, project_to_boundary
 from pyrobust.attacks._pool import Pool
 from pyrobust.attacks._runner import Runner
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
@@ -84,7 +84,7 @@ def minimum_norm(
     return_info: bool = False,
 ) -> Tensor | MinimumNorms:
     """min ‖r‖ such that inputs + r is adversarial and inside ``bounds``: several attacks in turn, each stage judged
-    here, then a polish of the nearest point by forward passes alone.
+    here, then a polish of the nearest point, by forward passes and in linf and l2 one gradient.
 
     In linf, l2 and l1 these are, from 450 gradients on, the starts of :func:`pdpgd` (l2: :func:`pdgd`), each a stage: short
     runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
@@ -152,7 +152,8 @@ def minimum_norm(
         ranked = clean if targeted else clean.scatter(1, labels.unsqueeze(1), -math.inf)
         ranked = ranked.argsort(dim=1, descending=True, stable=True).T
         runner = Runner(watched, inputs, labels, name, grouping, targeted, bounds, seed, sample_ids, ranked)
-        stages = plan(name, budget, 1 if targeted else len(ranked) - 1)
+        projects = name in ("linf", "l2") and budget > 1  # at last, by one gradient
+        stages = plan(name, budget - projects, 1 if targeted else len(ranked) - 1)
         pool = Pool(sum(stage.name == "again" for stage in stages))
         for stage in stages:
             before = nearest.distance
@@ -175,6 +176,8 @@ def minimum_norm(
             if name == "l0":
                 drop_groups(watched, inputs, labels, nearest, grouping, bounds, targeted)
             else:
+                if projects:
+                    project_to_boundary(watched, inputs, labels, nearest, name, bounds, targeted)
                 bisect_to_boundary(watched, inputs, labels, nearest, name, _BISECTIONS, targeted)
             won = torch.where(nearest.distance < rough, len(names), won)
             names.append("polish")

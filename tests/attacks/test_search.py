@@ -140,8 +140,9 @@ def test_further_thousands_start_elsewhere(norm):
     for thousands, stages in ((1, one), (3, three)):
         last = [stage for stage in stages if not stage.is_start]
         assert stages[-len(last) :] == last
-        assert [stage.name for stage in last] == ["again"] * ((3 if norm == "l0" else 4) * thousands) + ["refine"]
-        assert [stage.rank for stage in last[:-1]] == list(range(len(last) - 1))
+        again = ["again"] * ((3 if norm == "l0" else 4) * thousands)
+        assert [stage.name for stage in last] == [*again, "refine", *(["prune"] if norm == "l0" else [])]
+        assert [stage.rank for stage in last[: len(again)]] == list(range(len(again)))
     assert three[-1].cost == pytest.approx(3 * one[-1].cost, abs=9)
     assert {stage.norm for stage in three} == ({None, "l1"} if norm == "l0" else {None})
 

@@ -1,0 +1,140 @@
+"""Points are made sparser by dropping and exchanging pixels, and shorter by turning to the plane of the boundary."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from oracles import row_norm
+
+from pyrobust import ops
+from pyrobust.attacks._common import rows_like
+from pyrobust.attacks._polish import project_to_boundary
+from pyrobust.attacks._pruning import prune_groups
+from pyrobust.attacks._search import Nearest
+
+from . import models
+
+BOX = (0.0, 1.0)
+each_grouping = pytest.mark.parametrize(("grouping", "channels"), [("pixel", 3), ("value", 1)])
+each_box = pytest.mark.parametrize("binding", [False, True], ids=["inside", "box-binds"])
+
+
+def corner(model, x, labels):
+    """Every value at the bound that takes it towards the other class: the most adversarial point there is."""
+    toward = (model.weight[1 - labels] - model.weight[labels]).reshape(x.shape)
+    return torch.where(toward > 0, 1.0, 0.0)
+
+
+@each_grouping
+@each_box
+def test_all_that_is_not_needed_goes(grouping, channels, binding):
+    model, x, labels = models.two_sided(binding)
+    far = corner(model, x, labels)
+    optimum = model.nearest(x, labels, "l0", BOX, channels)[0]
+    near = prune_groups(model, x, labels, far, grouping, BOX, steps=1 + 2 * 48, targeted=False)
+    assert (model(near).argmax(1) != labels).all()
+    # Where one is dropped after another the least needed first, those that are left are the best there are.
+    assert torch.equal(row_norm(near - x, "l0", channels).float(), optimum.float())
+
+
+def test_one_better_pixel_takes_the_place_of_two():
+    model, x, _ = models.two_sided(False)
+    model.bias[0] += 4.0  # so that several pixels are needed
+    labels = model(x).argmax(1)
+    assert (labels == 0).all()
+    far = corner(model, x, labels)
+    optimum = model.nearest(x, labels, "l0", BOX, 3)[0]
+    # Pixels from the weakest on, as many as it takes: none can be missed, and the strong ones are not among them.
+    gain = (model.weight[1 - labels] - model.weight[labels]).mul((far - x).flatten(1)).reshape(len(x), 3, 16).sum(1)
+    order = gain.argsort(1)
+    needed = (gain.gather(1, order).cumsum(1) <= -model_gap(model, x, labels).unsqueeze(1)).sum(1) + 1
+    kept = torch.zeros_like(gain, dtype=torch.bool).scatter_(1, order, torch.arange(16) < needed.unsqueeze(1))
+    start = torch.where(kept.reshape(-1, 1, 4, 4), far, x)
+    fooled = model(start).argmax(1) != labels
+    clumsy = fooled & (row_norm(start - x, "l0", 3) > optimum + 1)
+    assert clumsy.sum() > len(x) / 2
+    near = prune_groups(model, x, labels, start, "pixel", BOX, steps=401, targeted=False)
+    found = row_norm(near - x, "l0", 3)[clumsy]
+    assert (model(near).argmax(1) != labels)[fooled].all()
+    assert (found < row_norm(start - x, "l0", 3)[clumsy]).all()
+    assert torch.equal(found.float(), optimum[clumsy].float())
+
+
+def model_gap(model, x, labels):
+    """z_other − z_label, negative at the inputs."""
+    logits = model(x)
+    return (logits.gather(1, 1 - labels.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))).squeeze(1)
+
+
+def test_it_keeps_to_its_steps_and_to_what_it_was_given():
+    model, x, labels = models.two_sided(False)
+    calls = 0
+
+    def counted(z):
+        nonlocal calls
+        calls += 1
+        return model(z)
+
+    far = corner(model, x, labels)
+    far[0] = x[0]  # nothing was found for it
+    given = far.clone()
+    short = prune_groups(counted, x, labels, far, "pixel", BOX, steps=8, targeted=False)
+    assert calls == 7  # one, and three trials of two
+    assert torch.equal(far, given)
+    assert torch.equal(short[0], x[0])
+    assert torch.equal(prune_groups(model, x, labels, far, "pixel", BOX, steps=2, targeted=False), far)
+    targeted = prune_groups(model, x, 1 - labels, far, "pixel", BOX, steps=8, targeted=True)
+    assert torch.equal(targeted, short)
+
+
+def test_rows_do_not_depend_on_each_other():
+    model, x, labels = models.two_sided(True)
+    far = corner(model, x, labels)
+    together = prune_groups(model, x, labels, far, "pixel", BOX, steps=21, targeted=False)
+    alone = [
+        prune_groups(model, x[i : i + 1], labels[i : i + 1], far[i : i + 1], "pixel", BOX, steps=21, targeted=False)
+        for i in range(4)
+    ]
+    assert torch.equal(together[:4], torch.cat(alone))
+
+
+def nearest_at(points, x, norm):
+    nearest = Nearest(x, torch.zeros(len(x), dtype=torch.bool))
+    nearest.offer(points, ops.lp_norm(points - x, norm), torch.ones(len(x), dtype=torch.bool))
+    return nearest
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_plane_of_a_linear_boundary_is_reached_straight(norm, targeted):
+    model, x, labels = models.two_sided(False)
+    optimum = model.nearest(x, labels, norm, BOX)[0]
+    noise = 0.05 * torch.randn(x.shape, generator=models.generator(3))
+    toward = (model.weight[1 - labels] - model.weight[labels]).reshape(x.shape)
+    scale = 1.3 * rows_like(-model_gap(model, x, labels) / toward.flatten(1).square().sum(1), x)
+    askew = x + scale * toward + noise
+    askew = askew[model(askew).argmax(1) != labels]
+    rows = model(x + scale * toward + noise).argmax(1) != labels
+    assert rows.sum() > len(x) / 2
+    x, labels, optimum = x[rows], labels[rows], optimum[rows]
+    nearest = nearest_at(askew, x, norm)
+    before = nearest.distance.clone()
+    project_to_boundary(model, x, 1 - labels if targeted else labels, nearest, norm, BOX, targeted)
+    assert (model(nearest.adv).argmax(1) != labels).all()
+    torch.testing.assert_close(nearest.distance, ops.lp_norm(nearest.adv - x, norm))
+    assert (before > 1.05 * optimum).all()
+    # A point that lies beyond the boundary has its own plane there, as far beyond.
+    level = model_gap(model, x, labels)
+    share = (model_gap(model, askew, labels) - level) / -level
+    assert (nearest.distance <= 1.002 * share * optimum).all()
+    assert (nearest.distance >= 0.999 * optimum).all()
+
+
+def test_nothing_found_stays_nothing():
+    model, x, labels = models.two_sided(False)
+    nearest = Nearest(x, torch.zeros(len(x), dtype=torch.bool))
+    project_to_boundary(model, x, labels, nearest, "l2", BOX)
+    assert torch.equal(nearest.adv, x)
+    assert (nearest.distance == math.inf).all()
