@@ -36,6 +36,7 @@ from pyrobust.evaluation.formatting import date
 from pyrobust.evaluation.store import MANIFEST, Store, check_folder
 from pyrobust.evaluation.subject import device_of, hash_model, hash_tensors
 from pyrobust.models import small_cnn
+from pyrobust.training.console import trained_on
 
 Sections = Callable[..., list[Section]]
 
@@ -49,13 +50,20 @@ app = typer.Typer(
 def common(
     model: Annotated[
         str | None,
-        typer.Option(help="Name of a network or package.module:factory; default: a small one trained on digits."),
+        typer.Option(
+            help="Name of a network or package.module:factory; default: a small one trained on digits, or with --weights of "
+            "`pyrobust train` the one it trained."
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights for it: safetensors, or a state dict saved by torch.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="NPZ file, name of one under $PYROBUST_DATA, or 'digits' (default).")
+        str | None,
+        typer.Option(
+            help="NPZ file, name of one under $PYROBUST_DATA, or 'digits', with :A,B at the end for two of its classes; default: "
+            "those that the network was trained on."
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Analyse the first so many of the test part.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 128,
@@ -74,7 +82,8 @@ def common(
     if seed < 0:
         raise ValueError(f"--seed: expected at least 0, got {seed}")
     if weights is not None and model is None:
-        raise ValueError("--model is missing: --weights belong to a model")
+        given["model"], trained_data = trained_on(weights)
+        given["data"] = data or trained_data
     return given
 
 

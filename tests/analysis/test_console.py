@@ -55,6 +55,22 @@ def test_a_run_leaves_numbers_pictures_and_a_page(model: list[str], capsys: pyte
     assert Path("out", "activations-in-common.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_weights_bring_the_network_and_data_that_they_were_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        run("train", "--objective", "linear-worst-case", "--epochs", "1", "--data", "digits:4,9", "--out", "trained")
+        == 0
+    )
+    weights = ["--weights", "trained/weights.safetensors", "--samples", "12"]
+    assert run("analyse", "spectrum", *weights, "--out", "out") == 0
+    assert "Spectrum: digits_linear on digits:4,9" in Path("out", PAGE).read_text(encoding="utf-8")
+    capsys.readouterr()
+    ten = error_of(capsys, "analyse", "spectrum", *weights, "--data", "digits", "--out", "other")
+    assert "labels: expected 0 <= label < 2" in ten  # data that are named are taken
+
+
 def test_a_resumed_run_computes_only_what_is_missing(
     model: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,7 +226,7 @@ def test_training_data_are_part_of_what_the_linear_command_resumes(
         (["spectrum", "--samples", "0"], "--samples: expected at least 1, got 0"),
         (["spectrum", "--seed", "-1"], "--seed: expected at least 0, got -1"),
         (["spectrum", "--device", "nowhere"], "device: nowhere cannot be used"),
-        (["spectrum", "--weights", "w"], "--model is missing"),
+        (["spectrum", "--weights", "w"], "no such file: w"),
         (["spectrum", "--data", "elsewhere.npz"], "elsewhere.npz"),
         (["linear", "--classes", "7"], "--classes: expected two classes such as 7,9, got '7'"),
         (
