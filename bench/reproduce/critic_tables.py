@@ -63,7 +63,7 @@ class Size:
 SIZES = {
     "full": Size(50_000, 100, 1200, 10_000, 1000, 100, 10, Effort(500, {"search_steps": 9, "steps": 1000})),
     "quick": Size(
-        4000, 8, 300, 5000, 100, 100, 1, Effort(200, {"search_steps": 5, "steps": 200, "step_size": 0.05, "const": 1.0})
+        4000, 20, 300, 5000, 100, 100, 1, Effort(200, {"search_steps": 5, "steps": 200, "step_size": 0.05, "const": 1.0})
     ),
     "smoke": Size(
         200, 2, 64, 40, 5, 5, 1, Effort(20, {"search_steps": 2, "steps": 10, "step_size": 0.2, "const": 1.0})
