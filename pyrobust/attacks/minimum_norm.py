@@ -90,7 +90,8 @@ def minimum_norm(
     runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
     points are gone on from, and the nearest of all is refined last. In l0, from 750 on, :func:`pdpgd` and :func:`sigma_zero`
     come first; runs from starts minimise the l1 norm, after which their points are made as sparse as they can by forward
-    passes. Smaller budgets use what is good within few steps, one or two of these attacks. Each further thousand of
+    passes; at last the sparsest point is pruned: pixels are dropped, or exchanged two for one, while single steps of the others
+    make up for them. Smaller budgets use what is good within few steps, one or two of these attacks. Each further thousand of
     ``budget`` is as many starts again, from noise and towards further classes.
 
     Args:
