@@ -244,9 +244,7 @@ def _why_behind(found: Mapping[str, Runs], curve: Sequence[float], size: Size) -
     paper = f"{steps:,} steps on {size.images:,} images, at half the others' rate; the paper 49,500 on 50,000"
     if late > RISES * curve[-1]:
         return f"its training ends too soon ({paper}): {so_far}"
-    return (
-        f"more training of this size would not help ({paper}): {so_far}; what more images would do is not measured here"
-    )
+    return f"its ρ has stopped rising ({paper}): {so_far}; what more images or another weight would do is not measured"
 
 
 def main(arguments: list[str] | None = None) -> int:
