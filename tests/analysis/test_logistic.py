@@ -56,7 +56,8 @@ def test_a_linear_model_is_one_where_its_weights_are_nearly_zero():
     x = torch.tensor([[0.3, 0.7], [0.0, 1.0]])
     found = loss_translation(model, x, torch.tensor([1, 1]))
     torch.testing.assert_close(found.score, torch.tensor([0.3 + 7e-7, 1e-6], dtype=torch.float64), rtol=0, atol=1e-7)
-    bent = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()).requires_grad_(False)
+    bent = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Sigmoid()).requires_grad_(False)
+    bent[0].weight.copy_(torch.tensor([[2.0, -1.0], [-1.0, 2.0]]))
     with pytest.raises(ValueError, match="affine"):
         loss_translation(bent, x, torch.tensor([1, 1]))
 
