@@ -98,27 +98,29 @@ _DRAWS = 100_000  # from there on draws of noise are numbered that are not those
 _RUN = 1000  # gradients; a larger budget buys as many starts again
 
 
-def plan(norm: str, budget: int, classes: int) -> list[Stage]:
-    """The stages of a search; their gradients add up to ``budget`` at most.
+def plan(norm: str, budget: int, classes: int, reserved: int = 0) -> list[Stage]:
+    """The stages of a search; their gradients add up to ``budget`` − ``reserved`` at most.
 
     Args:
         classes: that the attack may run into: 1 where it is targeted.
+        reserved: gradients that are spent elsewhere; which plan it is follows from the whole budget.
     """
+    free = budget - reserved
     for most, shares in _SHARES[norm].items():
         if budget <= most:
-            names, steps = list(shares), [int(share * budget) for share in shares.values()]
-            steps[-1] += budget - sum(steps)
+            names, steps = list(shares), [int(share * free) for share in shares.values()]
+            steps[-1] += free - sum(steps)
             return [_few_steps(name, count) for name, count in zip(names, steps, strict=True) if count > 0]
     rounds = max(1, budget // _RUN)
     starts = next(starts for most, starts in _STARTS[norm].items() if budget <= most)
     after = [_few_steps(name, int(share * budget)) for name, share in _AFTER.get(norm, {}).items()]
-    budget -= sum(stage.cost for stage in after)
-    unit, before = int(starts.unit * budget / rounds), _BEFORE.get(norm, {})
-    stages = [Stage(name, int(share * budget / rounds), restarts=rounds) for name, share in before.items()]
+    free -= sum(stage.cost for stage in after)
+    unit, before = int(starts.unit * free / rounds), _BEFORE.get(norm, {})
+    stages = [Stage(name, int(share * free / rounds), restarts=rounds) for name, share in before.items()]
     own = [stage for number in range(rounds) for stage in _round(norm, number, starts, unit, classes)]
     own += [Stage("again", 0, int(starts.further * unit), rank=place) for place in range(starts.places * rounds)]
     stages += [stage._replace(norm=_IN.get(norm)) for stage in own]
-    left = budget - sum(stage.cost for stage in stages)
+    left = free - sum(stage.cost for stage in stages)
     return [*stages, Stage("refine", 0, left, norm=_IN.get(norm)), *after]
 
 

@@ -154,7 +154,7 @@ def minimum_norm(
         ranked = ranked.argsort(dim=1, descending=True, stable=True).T
         runner = Runner(watched, inputs, labels, name, grouping, targeted, bounds, seed, sample_ids, ranked)
         projects = name in ("linf", "l2") and budget > 1  # at last, by one gradient
-        stages = plan(name, budget - projects, 1 if targeted else len(ranked) - 1)
+        stages = plan(name, budget, 1 if targeted else len(ranked) - 1, reserved=int(projects))
         pool = Pool(sum(stage.name == "again" for stage in stages))
         for stage in stages:
             before = nearest.distance

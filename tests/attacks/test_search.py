@@ -131,6 +131,14 @@ def test_a_plan_spends_its_budget(norm, budget, classes):
 
 
 @each_norm
+@pytest.mark.parametrize("budget", [450, 750, 1000, 2000])
+def test_what_is_reserved_changes_no_plan(norm, budget):
+    whole, less = plan(norm, budget, 9), plan(norm, budget, 9, reserved=1)
+    assert [stage.name for stage in less] == [stage.name for stage in whole]
+    assert sum(stage.cost for stage in less) < budget
+
+
+@each_norm
 def test_further_thousands_start_elsewhere(norm):
     one, three = plan(norm, 1000, 9), plan(norm, 3000, 9)
     ranks = [] if norm == "l0" else [1, 2, 3]
