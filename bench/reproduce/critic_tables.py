@@ -24,14 +24,14 @@ from bench.reproduce.margin_networks import Part, adam, fgsm_training, margin, m
 from pyrobust.models import lenet5, mlp
 from pyrobust.training import AdversaryCritic, CrossEntropy, Objective, Recipe
 
-# §4.5: with these eps and C. The weight λ of the critic is by network.
+# §4.5: with these eps and C.
 OTHERS: dict[str, Callable[[], Objective]] = {
     "no defence": plain,
     "AT": partial(fgsm_training, 0.1),
     "VAT": partial(vat, 2.0),
     "margin": partial(margin, 0.1, "l2"),
 }
-WEIGHTS = {"MLP": 0.5, "LeNet-5": 0.1}
+WEIGHTS = {"MLP": 0.5, "LeNet-5": 0.1}  # λ of the critic, §4.5
 RISES = 0.02  # ρ does, in the last quarter of a training, by this share of it at least
 CYCLE = 0.01  # weight of the way back, in units of the loss; the term takes it in units of its own weight
 HALVE_EVERY = 40  # epochs
@@ -48,6 +48,7 @@ class Size:
         test, attacked: test images on which errors are measured, and the first of them which are attacked.
         watched: the first of the test images, attacked by DDN after every epoch with the critic.
         runs: seeds of each row.
+        weights: λ of the critic, by network.
     """
 
     images: int
@@ -57,24 +58,26 @@ class Size:
     attacked: int
     watched: int
     runs: int
+    weights: Mapping[str, float]
     effort: Effort
 
 
 # C&W's steps are too few in the small sizes for the authors' first constant of 1e-3 and rate of 0.01.
 SIZES = {
-    "full": Size(50_000, 100, 1200, 10_000, 1000, 100, 10, Effort(500, {"search_steps": 9, "steps": 1000})),
+    "full": Size(50_000, 100, 1200, 10_000, 1000, 100, 10, WEIGHTS, Effort(500, {"search_steps": 9, "steps": 1000})),
     "quick": Size(
-        4000,
-        20,
+        16_000,
+        15,
         300,
         5000,
         100,
         100,
         1,
+        {"MLP": 0.5, "LeNet-5": 0.5},
         Effort(200, {"search_steps": 5, "steps": 200, "step_size": 0.05, "const": 1.0}),
     ),
     "smoke": Size(
-        200, 2, 64, 40, 5, 5, 1, Effort(20, {"search_steps": 2, "steps": 10, "step_size": 0.2, "const": 1.0})
+        200, 2, 64, 40, 5, 5, 1, WEIGHTS, Effort(20, {"search_steps": 2, "steps": 10, "step_size": 0.2, "const": 1.0})
     ),
 }
 
@@ -90,7 +93,7 @@ def network(
     """A network trained as §4.5 says: Adam, batches of 100; with the critic β₁ = 0.5 and half the rate of 1e-3."""
     model = mlp(seed, width=size.width) if name == "MLP" else lenet5(seed)
     if defence == "critic":
-        weight = WEIGHTS[name]
+        weight = size.weights[name]
         critic = AdversaryCritic(
             classes=10,
             features=data[0][0].numel(),
