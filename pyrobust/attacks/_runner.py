@@ -62,7 +62,7 @@ class Runner:
                 return self._call(pdpgd, norm, stage.refine, starts=pool.places[stage.rank][1])
             case "prune":
                 return prune_groups(
-                    self.model, self.inputs, self.labels, best, self.grouping, self.bounds,
+                    self.model, self.inputs, self.labels, pool.places[stage.rank][1], self.grouping, self.bounds,
                     steps=stage.refine, targeted=self.targeted,
                 )  # fmt: skip
             case "refine":

@@ -23,13 +23,13 @@ class Stage(NamedTuple):
     Attributes:
         name: as the result tells it: an attack; "towards" another class; "noise", started from; "pdpgd_l2", points that lead there
             from noise, started from; "again", one of the nearest points of the starts; "refine", the nearest point so far;
-            "prune", that too, made sparser (``_pruning.py``).
+            "prune", one of the nearest points of the starts made sparser (``_pruning.py``).
         steps: of the attack; of the one that finds where to start.
         refine: steps of the run from a start.
         restarts: of the attack.
         draw: from 0 on: tells the noise of stages apart.
-        rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label. For "again":
-            of the point, 0 the nearest.
+        rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label. For "again"
+            and "prune": of the point, 0 the nearest.
         mix: share of noise in the points to start at; 0: the input.
         norm: in which the run from the start minimises, where it is not the one of the search: "l1" in l0, whose points are
             then made sparse.
@@ -54,30 +54,36 @@ class Stage(NamedTuple):
         """Whether it is one of its own, apart from the points so far."""
         return self.name not in ("again", "refine", "prune")
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on from a point of the starts."""
+        return self.name in ("again", "prune")
+
 
 # Up to these budgets, shares of the attacks that are good within few steps. "in l1": in that norm, and then made sparse; on
 # images whose pixels are mostly black or white a few steps there do more than the rest of them in l0.
-_SHARES: dict[str, dict[float, dict[str, float]]] = {
-    "linf": {449: {"pdpgd": 1.0}},
-    "l2": {149: {"ddn": 0.5, "noise": 0.5}, 449: {"pdgd": 1.0}},
-    "l1": {449: {"pdpgd": 1.0}},
+_Shares = tuple[tuple[str, float], ...]
+_SHARES: dict[str, dict[float, _Shares]] = {
+    "linf": {449: (("pdpgd", 1.0),)},
+    "l2": {149: (("ddn", 0.5), ("noise", 0.5)), 449: (("pdgd", 1.0),)},
+    "l1": {449: (("pdpgd", 1.0),)},
     "l0": {
-        99: {"sigma_zero": 1.0},
-        199: {"sigma_zero": 0.5, "pdpgd in l1": 0.3, "prune": 0.2},
-        749: {"pdpgd": 0.45, "pdpgd in l1": 0.4, "prune": 0.15},
+        99: (("sigma_zero", 1.0),),
+        199: (("sigma_zero", 0.5), ("pdpgd in l1", 0.3), ("prune", 0.2)),
+        749: (("pdpgd", 0.45), ("pdpgd in l1", 0.3), ("prune", 0.125), ("prune", 0.125)),
     },
 }
-# Before the starts. In l0 these are searched from in l1: where pixels are often black or white, the sparsest points come
-# from there.
-_BEFORE: dict[str, dict[str, float]] = {"l0": {"pdpgd": 0.3, "sigma_zero": 0.2}}
-_IN = {"l0": "l1"}
-_AFTER: dict[str, dict[str, float]] = {"l0": {"prune": 0.2}}
+# In l0 these come before the starts: the second has that share, the first what the rest leaves. The starts are searched from in
+# l1: where pixels are often black or white, the sparsest points come from there. The nearest points of all of them are pruned
+# rather than gone on from: which pixels a point has limits how sparse it can become, and it is not always the sparsest one
+# that becomes sparser than the others.
+_FIRST, _SECOND = "pdpgd", ("sigma_zero", 0.25)
 
 
 class _Starts(NamedTuple):
     """Starts of a norm: the share of the budget of one run from a start; how many of them from images mixed with noise; whether
-    another class than the nearest is aimed at; how many of the nearest points of all these are gone on from, and for how many
-    units."""
+    another class than the nearest is aimed at; how many of the nearest points of all these are gone on from, or pruned, and for
+    how many units."""
 
     unit: float
     noise: int
@@ -91,7 +97,7 @@ _STARTS: dict[str, dict[float, _Starts]] = {
     "linf": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 4, 1.5)},
     "l2": {749: _Starts(0.04, 14, places=3, further=1.6), math.inf: _Starts(0.025, 20, True, 4, 1.5)},
     "l1": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 4, 1.5)},
-    "l0": {math.inf: _Starts(0.03, 8, places=3, further=1.5)},
+    "l0": {math.inf: _Starts(0.03, 2, places=5, further=5 / 3)},
 }
 _MIX = 0.5  # of noise, in the longest run of a further round
 _DRAWS = 100_000  # from there on draws of noise are numbered that are not those of the starts from noise
@@ -108,30 +114,41 @@ def plan(norm: str, budget: int, classes: int, reserved: int = 0) -> list[Stage]
     free = budget - reserved
     for most, shares in _SHARES[norm].items():
         if budget <= most:
-            names, steps = list(shares), [int(share * free) for share in shares.values()]
-            steps[-1] += free - sum(steps)
-            return [_few_steps(name, count) for name, count in zip(names, steps, strict=True) if count > 0]
+            return _few(shares, free)
     rounds = max(1, budget // _RUN)
     starts = next(starts for most, starts in _STARTS[norm].items() if budget <= most)
-    after = [_few_steps(name, int(share * budget)) for name, share in _AFTER.get(norm, {}).items()]
-    free -= sum(stage.cost for stage in after)
-    unit, before = int(starts.unit * free / rounds), _BEFORE.get(norm, {})
-    stages = [Stage(name, int(share * free / rounds), restarts=rounds) for name, share in before.items()]
-    own = [stage for number in range(rounds) for stage in _round(norm, number, starts, unit, classes)]
-    own += [Stage("again", 0, int(starts.further * unit), rank=place) for place in range(starts.places * rounds)]
-    stages += [stage._replace(norm=_IN.get(norm)) for stage in own]
+    sparse = norm == "l0"
+    unit = int(starts.unit * free / rounds)
+    stages = [stage for number in range(rounds) for stage in _round(norm, number, starts, unit, classes)]
+    if sparse:
+        name, share = _SECOND
+        stages = [Stage(name, int(share * free / rounds), restarts=rounds), *(s._replace(norm="l1") for s in stages)]
+    then, places = "again", starts.places * rounds
+    if sparse:
+        then, places = "prune", min(places, 1 + len(stages))
+    stages += [Stage(then, 0, int(starts.further * unit), rank=place) for place in range(places)]
     left = free - sum(stage.cost for stage in stages)
-    return [*stages, Stage("refine", 0, left, norm=_IN.get(norm)), *after]
+    if sparse:
+        return [Stage(_FIRST, left // rounds, restarts=rounds), *stages]
+    return [*stages, Stage("refine", 0, left)]
 
 
-def _few_steps(name: str, steps: int) -> Stage:
-    attack, _, other = name.partition(" in ")
-    match attack:
-        case "noise":
-            return Stage(attack, 0, steps, mix=_MIX)
-        case "prune":
-            return Stage(attack, 0, steps)
-    return Stage(attack, steps, norm=other or None)
+def _few(shares: _Shares, budget: int) -> list[Stage]:
+    """The stages of a small budget; the last one has what rounding leaves, too."""
+    steps = [int(share * budget) for _, share in shares]
+    steps[-1] += budget - sum(steps)
+    stages: list[Stage] = []
+    for (name, _), count in zip(shares, steps, strict=True):
+        attack, _, other = name.partition(" in ")
+        match attack:
+            case "noise":
+                stage = Stage(attack, 0, count, mix=_MIX)
+            case "prune":
+                stage = Stage(attack, 0, count, rank=sum(stage.name == attack for stage in stages))
+            case _:
+                stage = Stage(attack, count, norm=other or None)
+        stages += [stage] * (count > 0)
+    return stages
 
 
 def _round(norm: str, number: int, starts: _Starts, unit: int, classes: int) -> list[Stage]:

@@ -90,9 +90,9 @@ def minimum_norm(
     runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
     points are gone on from, and the nearest of all is refined last. In l0, from 750 on, :func:`pdpgd` and :func:`sigma_zero`
     come first; runs from starts minimise the l1 norm, after which their points are made as sparse as they can by forward
-    passes; at last the sparsest point is pruned: pixels are dropped, or exchanged two for one, while single steps of the others
-    make up for them. Smaller budgets use what is good within few steps, one or two of these attacks. Each further thousand of
-    ``budget`` is as many starts again, from noise and towards further classes.
+    passes; at last the sparsest few points are pruned: pixels are dropped, or exchanged two for one, while single steps of the
+    others make up for them. Smaller budgets use what is good within few steps, one or two of these attacks. Each further
+    thousand of ``budget`` is as many starts again, from noise and towards further classes.
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.
@@ -155,7 +155,7 @@ def minimum_norm(
         runner = Runner(watched, inputs, labels, name, grouping, targeted, bounds, seed, sample_ids, ranked)
         projects = name in ("linf", "l2") and budget > 1  # at last, by one gradient
         stages = plan(name, budget, 1 if targeted else len(ranked) - 1, reserved=int(projects))
-        pool = Pool(sum(stage.name == "again" for stage in stages))
+        pool = Pool(sum(stage.goes_on for stage in stages))
         for stage in stages:
             before = nearest.distance
             points = runner.points(stage, nearest.adv, pool)
@@ -165,7 +165,7 @@ def minimum_norm(
             if stage.is_start:
                 pool.add((distance, points, torch.full_like(labels, len(found))))
                 found.append(distance)
-            elif stage.name == "again":
+            elif stage.goes_on:
                 pool.improve(stage.rank, (distance, points, pool.places[stage.rank][2]))
             state = SearchState(points, adversarial, nearest.adv, nearest.distance)
             won = torch.where(nearest.distance < before, len(names), won)
