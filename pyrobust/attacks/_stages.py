@@ -12,9 +12,11 @@ The shares were chosen on images that no table reports.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pyrobust.attacks._runs import LEAD, MIXES
+
+_T = TypeVar("_T")
 
 
 class Stage(NamedTuple):
@@ -60,30 +62,18 @@ class Stage(NamedTuple):
         return self.name in ("again", "prune")
 
 
-# Up to these budgets, shares of the attacks that are good within few steps. "in l1": in that norm, and then made sparse; on
-# images whose pixels are mostly black or white a few steps there do more than the rest of them in l0.
-_Shares = tuple[tuple[str, float], ...]
-_SHARES: dict[str, dict[float, _Shares]] = {
-    "linf": {449: (("pdpgd", 1.0),)},
-    "l2": {149: (("ddn", 0.5), ("noise", 0.5)), 449: (("pdgd", 1.0),)},
-    "l1": {449: (("pdpgd", 1.0),)},
-    "l0": {
-        99: (("sigma_zero", 1.0),),
-        199: (("sigma_zero", 0.5), ("pdpgd in l1", 0.3), ("prune", 0.2)),
-        749: (("pdpgd", 0.45), ("pdpgd in l1", 0.3), ("prune", 0.125), ("prune", 0.125)),
-    },
+# Up to these budgets, shares of the attacks that are good within few steps.
+_SHARES: dict[str, dict[float, dict[str, float]]] = {
+    "linf": {449: {"pdpgd": 1.0}},
+    "l2": {149: {"ddn": 0.5, "noise": 0.5}, 449: {"pdgd": 1.0}},
+    "l1": {449: {"pdpgd": 1.0}},
 }
-# In l0 these come before the starts: the second has that share, the first what the rest leaves. The starts are searched from in
-# l1: where pixels are often black or white, the sparsest points come from there. The nearest points of all of them are pruned
-# rather than gone on from: which pixels a point has limits how sparse it can become, and it is not always the sparsest one
-# that becomes sparser than the others.
-_FIRST, _SECOND = "pdpgd", ("sigma_zero", 0.25)
 
 
 class _Starts(NamedTuple):
     """Starts of a norm: the share of the budget of one run from a start; how many of them from images mixed with noise; whether
-    another class than the nearest is aimed at; how many of the nearest points of all these are gone on from, or pruned, and for
-    how many units."""
+    another class than the nearest is aimed at; how many of the nearest points of all these are gone on from, and for how many
+    units."""
 
     unit: float
     noise: int
@@ -97,68 +87,109 @@ _STARTS: dict[str, dict[float, _Starts]] = {
     "linf": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 4, 1.5)},
     "l2": {749: _Starts(0.04, 14, places=3, further=1.6), math.inf: _Starts(0.025, 20, True, 4, 1.5)},
     "l1": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 4, 1.5)},
-    "l0": {math.inf: _Starts(0.03, 2, places=5, further=5 / 3)},
+}
+
+
+class _Sparse(NamedTuple):
+    """Shares of the budget in l0: two attacks of that norm; the run in l1 from the input, and each of those from images mixed with
+    noise, ``noise`` of them; each of ``prunes`` of the sparsest points that all these led to. The first stage has what is left.
+
+    More than one point is pruned, as which pixels a point has limits how sparse it can become.
+    """
+
+    pdpgd: float = 0.0
+    sigma_zero: float = 0.0
+    own: float = 0.0
+    unit: float = 0.0
+    noise: int = 0
+    prunes: int = 0
+    prune: float = 0.0
+
+
+# By the largest budget that they are for; by whether pixels have several values. Where they have one, and are often black or
+# white, the sparsest points come from l1, and mostly from noise; on colour images attacks of l0 itself find sparser ones.
+_SPARSE: dict[bool, dict[float, _Sparse]] = {
+    False: {
+        99: _Sparse(own=0.8, prunes=1, prune=0.2),
+        199: _Sparse(own=0.4, unit=0.2, noise=2, prunes=1, prune=0.2),
+        449: _Sparse(pdpgd=0.3, own=0.2, unit=0.1, noise=3, prunes=2, prune=0.1),
+        749: _Sparse(pdpgd=0.2, own=0.2, unit=0.06, noise=7, prunes=2, prune=0.09),
+        math.inf: _Sparse(pdpgd=0.24, sigma_zero=0.15, own=0.06, unit=0.03, noise=10, prunes=5, prune=0.05),
+    },
+    True: {
+        99: _Sparse(sigma_zero=1.0),
+        199: _Sparse(sigma_zero=0.5, own=0.3, prunes=1, prune=0.2),
+        449: _Sparse(pdpgd=0.45, own=0.3, prunes=2, prune=0.125),
+        749: _Sparse(pdpgd=0.35, sigma_zero=0.25, own=0.12, unit=0.06, noise=1, prunes=4, prune=0.055),
+        math.inf: _Sparse(pdpgd=0.38, sigma_zero=0.25, own=0.06, unit=0.03, noise=2, prunes=5, prune=0.05),
+    },
 }
 _MIX = 0.5  # of noise, in the longest run of a further round
 _DRAWS = 100_000  # from there on draws of noise are numbered that are not those of the starts from noise
 _RUN = 1000  # gradients; a larger budget buys as many starts again
 
 
-def plan(norm: str, budget: int, classes: int, reserved: int = 0) -> list[Stage]:
+def plan(norm: str, budget: int, classes: int, *, several: bool = False, reserved: int = 0) -> list[Stage]:
     """The stages of a search; their gradients add up to ``budget`` − ``reserved`` at most.
 
     Args:
         classes: that the attack may run into: 1 where it is targeted.
+        several: whether pixels have several values.
         reserved: gradients that are spent elsewhere; which plan it is follows from the whole budget.
     """
-    free = budget - reserved
+    free, rounds = budget - reserved, max(1, budget // _RUN)
+    if norm == "l0":
+        return _sparse(free, rounds, _of(_SPARSE[several], budget))
     for most, shares in _SHARES[norm].items():
         if budget <= most:
-            return _few(shares, free)
-    rounds = max(1, budget // _RUN)
-    starts = next(starts for most, starts in _STARTS[norm].items() if budget <= most)
-    sparse = norm == "l0"
+            steps = [int(share * free) for share in shares.values()]
+            steps[-1] += free - sum(steps)
+            return [_few_steps(name, count) for name, count in zip(shares, steps, strict=True) if count > 0]
+    starts = _of(_STARTS[norm], budget)
     unit = int(starts.unit * free / rounds)
-    stages = [stage for number in range(rounds) for stage in _round(norm, number, starts, unit, classes)]
-    if sparse:
-        name, share = _SECOND
-        stages = [Stage(name, int(share * free / rounds), restarts=rounds), *(s._replace(norm="l1") for s in stages)]
-    then, places = "again", starts.places * rounds
-    if sparse:
-        then, places = "prune", min(places, 1 + len(stages))
-    stages += [Stage(then, 0, int(starts.further * unit), rank=place) for place in range(places)]
-    left = free - sum(stage.cost for stage in stages)
-    if sparse:
-        return [Stage(_FIRST, left // rounds, restarts=rounds), *stages]
-    return [*stages, Stage("refine", 0, left)]
+    stages = [
+        stage
+        for number in range(rounds)
+        for stage in _round(norm, number, 4 * unit, unit, starts.noise, classes if starts.towards else 0)
+    ]
+    stages += [Stage("again", 0, int(starts.further * unit), rank=place) for place in range(starts.places * rounds)]
+    return [*stages, Stage("refine", 0, free - sum(stage.cost for stage in stages))]
 
 
-def _few(shares: _Shares, budget: int) -> list[Stage]:
-    """The stages of a small budget; the last one has what rounding leaves, too."""
-    steps = [int(share * budget) for _, share in shares]
-    steps[-1] += budget - sum(steps)
-    stages: list[Stage] = []
-    for (name, _), count in zip(shares, steps, strict=True):
-        attack, _, other = name.partition(" in ")
-        match attack:
-            case "noise":
-                stage = Stage(attack, 0, count, mix=_MIX)
-            case "prune":
-                stage = Stage(attack, 0, count, rank=sum(stage.name == attack for stage in stages))
-            case _:
-                stage = Stage(attack, count, norm=other or None)
-        stages += [stage] * (count > 0)
-    return stages
+def _of(table: dict[float, _T], budget: int) -> _T:
+    return next(entry for most, entry in table.items() if budget <= most)
 
 
-def _round(norm: str, number: int, starts: _Starts, unit: int, classes: int) -> list[Stage]:
-    """The first round starts from the input where it can, later ones from noise, and aim at further classes."""
-    own = (2 if norm == "l0" else 4) * unit
+def _sparse(budget: int, rounds: int, shares: _Sparse) -> list[Stage]:
+    own, unit, each = (int(share * budget / rounds) for share in (shares.own, shares.unit, shares.prune))
+    before = {"pdpgd": shares.pdpgd, "sigma_zero": shares.sigma_zero}
+    stages = [Stage(name, int(share * budget / rounds), restarts=rounds) for name, share in before.items() if share > 0]
+    if shares.own > 0:
+        runs = [run for number in range(rounds) for run in _round("l0", number, own, unit, shares.noise, 0)]
+        stages += [run._replace(norm="l1") for run in runs]
+    if each > 0:
+        stages += [Stage("prune", 0, each, rank=i) for i in range(min(shares.prunes * rounds, len(stages)))]
+    first, left = stages[0], budget - sum(stage.cost for stage in stages)
+    return [first._replace(steps=first.steps + left // first.restarts), *stages[1:]]
+
+
+def _few_steps(name: str, steps: int) -> Stage:
+    return Stage(name, 0, steps, mix=_MIX) if name == "noise" else Stage(name, steps)
+
+
+def _round(norm: str, number: int, own: int, unit: int, noise: int, classes: int) -> list[Stage]:
+    """The first round starts from the input where it can, later ones from noise, and aim at further classes.
+
+    Args:
+        own: steps of the run that is not from much noise; ``unit`` of each of the ``noise`` others, and half as many as of a
+            run towards a further class.
+        classes: that may be aimed at; 0: none is.
+    """
     again = Stage("noise", 0, own, mix=_MIX, draw=_DRAWS + number)
     stages = [again if number > 0 else Stage("pdgd" if norm == "l2" else "pdpgd", own)]
-    if starts.towards and number + 1 < classes:
+    if number + 1 < classes:
         stages.append(Stage("towards", 2 * unit, rank=number + 1))
     lead = unit // LEAD if norm in ("l1", "l0") else 0
-    noise = Stage("pdpgd_l2", lead, unit - lead) if lead else Stage("noise", 0, unit)
-    draws = [(MIXES[i % len(MIXES)], starts.noise * number + i) for i in range(starts.noise)]
-    return stages + [noise._replace(mix=mix, draw=draw) for mix, draw in draws]
+    start = Stage("pdpgd_l2", lead, unit - lead) if lead else Stage("noise", 0, unit)
+    draws = [(MIXES[i % len(MIXES)], noise * number + i) for i in range(noise)]
+    return stages + [start._replace(mix=mix, draw=draw) for mix, draw in draws]

@@ -88,11 +88,12 @@ def minimum_norm(
 
     In linf, l2 and l1 these are, from 450 gradients on, the starts of :func:`pdpgd` (l2: :func:`pdgd`), each a stage: short
     runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
-    points are gone on from, and the nearest of all is refined last. In l0, from 750 on, :func:`pdpgd` and :func:`sigma_zero`
-    come first; runs from starts minimise the l1 norm, after which their points are made as sparse as they can by forward
-    passes; at last the sparsest few points are pruned: pixels are dropped, or exchanged two for one, while single steps of the
-    others make up for them. Smaller budgets use what is good within few steps, one or two of these attacks. Each further
-    thousand of ``budget`` is as many starts again, from noise and towards further classes.
+    points are gone on from, and the nearest of all is refined last. Smaller budgets go to one or two attacks that are good
+    within few steps. In l0 :func:`pdpgd` and :func:`sigma_zero` share the budget with runs that minimise the l1 norm, from the
+    input and from images mixed with noise, and whose points are made as sparse as they can by forward passes: most of it goes to
+    those where images have one channel, little where they have several. At last the sparsest few points are pruned: pixels are
+    dropped, or exchanged two for one, while single steps of the others make up for them. Each further thousand of ``budget`` is
+    as many starts again, from noise and (not in l0) towards further classes.
 
     Args:
         model: from (N, …) to logits (N, K), K ≥ 2.
@@ -154,7 +155,8 @@ def minimum_norm(
         ranked = ranked.argsort(dim=1, descending=True, stable=True).T
         runner = Runner(watched, inputs, labels, name, grouping, targeted, bounds, seed, sample_ids, ranked)
         projects = name in ("linf", "l2") and budget > 1  # at last, by one gradient
-        stages = plan(name, budget, 1 if targeted else len(ranked) - 1, reserved=int(projects))
+        several = inputs.ndim == 4 and inputs.shape[1] > 1
+        stages = plan(name, budget, 1 if targeted else len(ranked) - 1, several=several, reserved=int(projects))
         pool = Pool(sum(stage.goes_on for stage in stages))
         for stage in stages:
             before = nearest.distance
