@@ -181,8 +181,8 @@ def _round(norm: str, number: int, own: int, unit: int, noise: int, classes: int
     """The first round starts from the input where it can, later ones from noise, and aim at further classes.
 
     Args:
-        own: steps of the run that is not from much noise; ``unit`` of each of the ``noise`` others, and half as many as of a
-            run towards a further class.
+        own: steps of the longest run, from the input or in its place.
+        unit: of each of the ``noise`` others, and half as many as of the run towards a further class.
         classes: that may be aimed at; 0: none is.
     """
     again = Stage("noise", 0, own, mix=_MIX, draw=_DRAWS + number)
