@@ -133,6 +133,32 @@ def test_critic_tables(tmp_path: Path) -> None:
     assert all("every defence raises" in text for text in unexplained)
 
 
+def test_why_a_critic_is_behind() -> None:
+    size = critic_tables.SIZES["quick"]
+    measures = {"error": 3.0, "confident": 0.5, "carlini": 0.22}
+    of = lambda deepfool, nearest: [{**measures, "deepfool": deepfool, "nearest": nearest}]  # noqa: E731
+    found = {name: of(0.25, 0.2) for name in critic_paper.TABLE["MLP"]} | {
+        "VAT": of(0.3, 0.2),
+        "critic": of(0.26, 0.25),
+    }
+    curve = [0.1, 0.15, 0.2, 0.25]
+
+    def why(rows: dict[str, Any], rho: list[float]) -> str:
+        stated = critic_tables._claims({"MLP": rows}, {"MLP": rho}, size)
+        (claim,) = (claim for claim in stated if claim.text.endswith("largest ρ under DeepFool"))
+        assert not claim.holds
+        return claim.why
+
+    told = why(found, curve)
+    assert told.startswith(
+        "DeepFool ends 1.50 times as far as the nearest found with VAT, 1.04 times with the critic, which leads"
+    )
+    assert "its training ends too soon (2,240 steps on 16,000 images" in told
+    assert "goes from 0.100 to 0.250, by +0.050 in the last quarter" in told
+    # Where it does not lead under the nearest, an attack that ends far away is no reason.
+    assert why(found | {"VAT": of(0.3, 0.26)}, [0.1, 0.2, 0.25, 0.25]).startswith("its ρ has stopped rising")
+
+
 def test_confident_counts_what_is_as_confident_alone() -> None:
     """Two classes, logits ±5 (x₀ − ½): the mirror image of a point is the nearest that is as confident."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
