@@ -40,14 +40,16 @@ def project_to_boundary(
     backward pass and five forward passes.
 
     With w the gradient of the margin at x + r and v its dual direction, ⟨w, v⟩ = ‖w‖_q: r' = (⟨w, r⟩ / ⟨w, v⟩) · v is the least
-    perturbation that reaches the plane through x + r across w. Tried at a few lengths beyond that. Where perturbations are
-    small, boundaries are flat, and the searches end a few percent beyond this one for want of steps.
+    perturbation that reaches the plane through x + r across w; v is 0 where inputs at a bound could move past it alone. Tried
+    at a few lengths beyond that. Where perturbations are small, boundaries are flat, and the searches end a few percent beyond
+    this one for want of steps.
 
     Source: Abdollahpour et al. 2024 (SuperDeepFool), §3, with the dual direction in place of the gradient.
     """
     low, high = bounds
     _, slope = logits_and_grad(model, nearest.adv, lambda logits: margin_and_seed(logits, labels, targeted)[1])
-    direction = ops.dual_normalize(slope, EXPONENTS[norm])
+    blocked = torch.where(slope > 0, inputs <= low, inputs >= high)
+    direction = ops.dual_normalize(slope.masked_fill(blocked, 0), EXPONENTS[norm])
     shift = nearest.adv - inputs
     reach, slant = (torch.linalg.vecdot(slope.flatten(1), part.flatten(1)) for part in (shift, direction))
     shortest = direction * rows_like(reach / torch.where(slant == 0, 1, slant), direction)

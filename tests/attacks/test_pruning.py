@@ -132,6 +132,30 @@ def test_the_plane_of_a_linear_boundary_is_reached_straight(norm, targeted):
     assert (nearest.distance >= 0.999 * optimum).all()
 
 
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+def test_values_at_a_bound_do_not_turn_the_way(norm, dual):
+    """Margin ⟨w, x⟩ + b, the same for every x; a third of the values are where they cannot fall with it."""
+    generator = models.generator(4)
+    w, x = torch.randn(48, generator=generator), 0.4 + 0.2 * torch.rand(6, 48, generator=generator)
+    third = torch.arange(48) % 3 == 0
+    x[:, third] = (w[third] < 0).to(x.dtype)
+    free, bias, level = torch.where(third, 0, w), -(x @ w).mean(), 0.3
+    x += torch.outer((level - bias - x @ w) / free.square().sum(), free)
+    margin = lambda z: z @ w + bias  # noqa: E731
+    model = lambda z: torch.stack([margin(z), torch.zeros(len(z))], 1)  # noqa: E731
+    optimum = level / torch.linalg.vector_norm(free, dual)
+
+    noise = 0.01 * torch.randn(x.shape, generator=generator)
+    askew = (x - 2 * level * free / free.square().sum() + noise).clamp(0, 1)
+    reached = 1 - margin(askew) / level  # of the way, by the plane through that point
+    assert (reached > 1).all()
+    nearest = nearest_at(askew, x, norm)
+    assert (nearest.distance > 1.03 * reached * optimum).all()
+    project_to_boundary(model, x, torch.zeros(len(x), dtype=torch.int64), nearest, norm, BOX)
+    assert (nearest.distance <= 1.002 * reached * optimum).all()
+    assert (nearest.distance >= 0.999 * optimum).all()
+
+
 def test_nothing_found_stays_nothing():
     model, x, labels = models.two_sided(False)
     nearest = Nearest(x, torch.zeros(len(x), dtype=torch.bool))
