@@ -65,7 +65,7 @@ class Stage(NamedTuple):
 # Up to these budgets, shares of the attacks that are good within few steps.
 _SHARES: dict[str, dict[float, dict[str, float]]] = {
     "linf": {449: {"pdpgd": 1.0}},
-    "l2": {149: {"ddn": 0.5, "noise": 0.5}, 449: {"pdgd": 1.0}},
+    "l2": {149: {"ddn": 0.25, "noise": 0.25, "refine": 0.5}, 449: {"pdgd": 1.0}},
     "l1": {449: {"pdpgd": 1.0}},
 }
 
@@ -143,7 +143,7 @@ def plan(norm: str, budget: int, classes: int, *, several: bool = False, reserve
     for most, shares in _SHARES[norm].items():
         if budget <= most:
             steps = [int(share * free) for share in shares.values()]
-            steps[-1] += free - sum(steps)
+            steps[0] += free - sum(steps)
             return [_few_steps(name, count) for name, count in zip(shares, steps, strict=True) if count > 0]
     starts = _of(_STARTS[norm], budget)
     unit = int(starts.unit * free / rounds)
@@ -174,7 +174,9 @@ def _sparse(budget: int, rounds: int, shares: _Sparse) -> list[Stage]:
 
 
 def _few_steps(name: str, steps: int) -> Stage:
-    return Stage(name, 0, steps, mix=_MIX) if name == "noise" else Stage(name, steps)
+    if name in ("noise", "refine"):
+        return Stage(name, 0, steps, mix=_MIX if name == "noise" else 0.0)
+    return Stage(name, steps)
 
 
 def _round(norm: str, number: int, own: int, unit: int, noise: int, classes: int) -> list[Stage]:
