@@ -39,10 +39,10 @@ def project_to_boundary(
     """Turn the perturbations found into the direction that is shortest where the boundary is flat, for linf and l2; one
     backward pass and five forward passes.
 
-    With w the gradient of the margin at x + r and v its dual direction, ⟨w, v⟩ = ‖w‖_q: r' = (⟨w, r⟩ / ⟨w, v⟩) · v is the least
-    perturbation that reaches the plane through x + r across w; v is 0 where inputs at a bound could move past it alone. Tried
-    at a few lengths beyond that. Where perturbations are small, boundaries are flat, and the searches end a few percent beyond
-    this one for want of steps.
+    With w the gradient of the margin at x + r and v its dual direction: r' = (⟨w, r⟩ / ⟨w, v⟩) · v is the least perturbation that
+    reaches the plane through x + r across w. v is 0, and found without them, at values that could only leave the bounds. Tried at
+    a few lengths beyond that. Where perturbations are small, boundaries are flat, and the searches end a few percent beyond this
+    one for want of steps.
 
     Source: Abdollahpour et al. 2024 (SuperDeepFool), §3, with the dual direction in place of the gradient.
     """

@@ -165,7 +165,7 @@ def _sparse(budget: int, rounds: int, shares: _Sparse) -> list[Stage]:
     before = {"pdpgd": shares.pdpgd, "sigma_zero": shares.sigma_zero}
     stages = [Stage(name, int(share * budget / rounds), restarts=rounds) for name, share in before.items() if share > 0]
     if shares.own > 0:
-        runs = [run for number in range(rounds) for run in _round("l0", number, own, unit, shares.noise, 0)]
+        runs = [run for number in range(rounds) for run in _round("l1", number, own, unit, shares.noise, 0)]
         stages += [run._replace(norm="l1") for run in runs]
     if each > 0:
         stages += [Stage("prune", 0, each, rank=i) for i in range(min(shares.prunes * rounds, len(stages)))]
@@ -191,7 +191,7 @@ def _round(norm: str, number: int, own: int, unit: int, noise: int, classes: int
     stages = [again if number > 0 else Stage("pdgd" if norm == "l2" else "pdpgd", own)]
     if number + 1 < classes:
         stages.append(Stage("towards", 2 * unit, rank=number + 1))
-    lead = unit // LEAD if norm in ("l1", "l0") else 0
+    lead = unit // LEAD if norm == "l1" else 0
     start = Stage("pdpgd_l2", lead, unit - lead) if lead else Stage("noise", 0, unit)
     draws = [(MIXES[i % len(MIXES)], noise * number + i) for i in range(noise)]
     return stages + [start._replace(mix=mix, draw=draw) for mix, draw in draws]

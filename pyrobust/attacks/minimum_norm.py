@@ -90,8 +90,8 @@ def minimum_norm(
     runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
     points are gone on from, and the nearest of all is refined last. Smaller budgets go to one or two attacks that are good
     within few steps. In l0 :func:`pdpgd` and :func:`sigma_zero` share the budget with runs that minimise the l1 norm, from the
-    input and from images mixed with noise, and whose points are made as sparse as they can by forward passes: most of it goes to
-    those where images have one channel, little where they have several. At last the sparsest few points are pruned: pixels are
+    input and from images mixed with noise, and whose points are made as sparse as they can by forward passes; these have more of
+    it where images have one channel, and all of a small one. At last the sparsest few points are pruned: pixels are
     dropped, or exchanged two for one, while single steps of the others make up for them. Each further thousand of ``budget`` is
     as many starts again, from noise and (not in l0) towards further classes.
 
