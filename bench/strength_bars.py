@@ -33,11 +33,13 @@ def bars(rows: list[report.Row]) -> list[report.Row]:
 def compare(rows: dict[str, report.Row]) -> Iterable[tuple[float, str]]:
     """(mean of ours over that of the peer, the peer's name), for the largest budget that spends no more gradients.
 
-    The means are over the samples that both broke; inf where the peer broke more of them.
+    The means are over the samples that both broke; inf where the peer broke more of them. In l0 ours counts as its whole budget, as
+    part of that goes to forward passes, three for a gradient.
     """
-    ours = [rows[name] for budget in BUDGETS if (name := f"minimum_norm {budget}") in rows]
+    ours = [(budget, rows[name]) for budget in BUDGETS if (name := f"minimum_norm {budget}") in rows]
     for row in rows.values():
-        affordable = [own for own in ours if own["gradients"] <= row["gradients"]]
+        sparse = row["norm"].startswith("l0")
+        affordable = [own for budget, own in ours if (budget if sparse else own["gradients"]) <= row["gradients"]]
         if row["peer"] and affordable and row["success"]:
             own = affordable[-1]
             both = (own["distances"] < math.inf) & (row["distances"] < math.inf)

@@ -161,6 +161,8 @@ def test_optimality_and_bars_of_known_distances() -> None:
     ]
     by_name = {row["attack"]: row for row in rows}
     assert {peer: ratio for ratio, peer in compare(by_name)} == {"a:cheap": 1.25, "a:dear": 0.75, "a:blind": 1.0}
+    fewer = {name: {**row, "norm": "l0", "gradients": row["gradients"] - 5} for name, row in by_name.items()}
+    assert {peer: ratio for ratio, peer in compare(fewer)} == {"a:cheap": 1.25, "a:dear": 1.25, "a:blind": 3.0}
     by_name["minimum_norm 1000"]["success"] = 0.5
     assert {peer: ratio for ratio, peer in compare(by_name)}["a:dear"] == math.inf
 

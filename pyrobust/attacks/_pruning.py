@@ -1,8 +1,8 @@
-"""Make an adversarial point sparser: undo a pixel (or value), and let those that are left make up for it.
+"""Make an adversarial point sparser: undo pixels (or values) that are not needed, and exchange others until one is not.
 
-The l0 norm does not count how far a value goes, so within a set of pixels the search is one for corners of the box, and a
-single step along the signs of the gradient mostly finds them. What is left is which pixels: they are dropped one by one, the
-least needed first; once none can be missed, two at a time for one that the gradient asks for.
+The l0 norm does not count how far a value goes, so within a set of pixels the search is one for corners of the box, which the
+signs of the gradient mostly tell. What is left is which pixels. Those go from one end of their range to the other: the gradient
+can only tell which few changes are worth a forward pass.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyrobust._checks import Bounds
@@ -17,8 +18,17 @@ from pyrobust.attacks._common import Model, logits_and_grad, rows_like
 from pyrobust.attacks._descent import margin_and_seed
 from pyrobust.attacks._polish import over_groups
 
-_SUBSTITUTES = 8  # pixels tried in place of two
-_PASSES = 2  # of a trial: what is left as it was, and at the corner that the gradient there asks for
+_TRIALS = 32  # changes that are judged by a forward pass, for each gradient
+_LEAVING = 4  # pixels that may be exchanged for others: the least needed
+_TENURE = 5  # rounds that a pixel which was exchanged stays away
+
+
+def rounds_within(steps: int) -> int:
+    """How many rounds, of a gradient and 32 forward passes each, take as long as so many gradients.
+
+    A gradient is a forward and a backward pass, of twice the operations.
+    """
+    return 3 * steps // (3 + _TRIALS)
 
 
 def prune_groups(
@@ -34,13 +44,17 @@ def prune_groups(
 ) -> Tensor:
     """Sparser adversarial points than ``points``, where such are found; others come back as they are.
 
-    To undo group g changes the margin by −Σ_{i ∈ g} ∂m/∂xᵢ · rᵢ to first order: the smaller that is, the earlier its turn.
+    A group g that is undone changes the margin by −Σ_{i ∈ g} ∂m/∂xᵢ · rᵢ to first order, one that goes to the better of its
+    bounds by Σ_{i ∈ g} min(∂m/∂xᵢ · (low − xᵢ), ∂m/∂xᵢ · (high − xᵢ)). In each round a point that is adversarial loses, the least
+    needed first, what it can do without; if that is nothing, the group whose loss leaves the lowest margin. From there on
+    a round exchanges one group for another, whichever of the likeliest pairs leads to the lowest margin, be it higher
+    than before, until the point is adversarial again: a tabu search (Glover 1989) among sets of one group less.
 
     Args:
-        steps: forward and backward passes, at most.
+        steps: gradients that it takes as long as, at most (:func:`rounds_within`).
     """
     low, high = bounds
-    best, margin = points, torch.empty(0)
+    margin = torch.empty(0)
 
     def seed_at(logits: Tensor) -> Tensor:
         nonlocal margin
@@ -50,37 +64,63 @@ def prune_groups(
     def sums(values: Tensor) -> Tensor:
         return values.sum(1).flatten(1) if grouping == "pixel" else values.flatten(1)
 
-    _, slope = logits_and_grad(model, best, seed_at)
-    adversarial = margin < 0
-    kept = sums((best != inputs).to(slope.dtype)) > 0  # (N, groups)
-    turn = torch.zeros_like(labels)
-    for _ in range((steps - 1) // _PASSES):
-        count = kept.sum(1).clamp_(min=1)
-        order = sums(slope * (inputs - best)).masked_fill_(~kept, math.inf).argsort(dim=1, stable=True)
-        # What a group outside could do for the margin, at the better of its bounds.
+    def at(number: Tensor) -> Tensor:
+        return over_groups(group == number.unsqueeze(1), inputs, grouping)
+
+    best = work = points
+    group = torch.arange(sums(inputs[:1]).shape[1], device=inputs.device)
+    away_until = torch.full(
+        (len(inputs), len(group)), -1, device=inputs.device
+    )  # the last round that a group stays away
+    for number in range(rounds_within(steps)):
+        _, slope = logits_and_grad(model, work, seed_at)
+        drops = margin < 0
+        kept = sums((work != inputs).to(slope.dtype)) > 0  # (N, groups)
+        loss = sums(slope * (inputs - work)).masked_fill_(~kept, math.inf)
         gain = sums(torch.maximum(slope * (inputs - low), slope * (inputs - high)))
-        outside = gain.masked_fill_(kept, -math.inf).topk(min(_SUBSTITUTES, gain.shape[1]), dim=1).indices
+        gain = gain.masked_fill_(kept | (away_until >= number), -math.inf)
+        leaving, entering = _changes(loss, gain, drops)
+        corner = torch.where(slope > 0, low, high).to(work.dtype)
 
-        rank = turn % count
-        swaps = (turn >= count) & (count > 1)
-        substitute = (turn // count - 1).clamp_(0, outside.shape[1] - 1)
-        second = (rank == 0).to(rank.dtype)  # the least needed of the others
-        tried = kept.scatter(1, order.gather(1, rank.unsqueeze(1)), False)
-        tried = torch.where(swaps.unsqueeze(1), tried.scatter(1, order.gather(1, second.unsqueeze(1)), False), tried)
-        added = torch.zeros_like(kept).scatter_(1, outside.gather(1, substitute.unsqueeze(1)), swaps.unsqueeze(1))
-        free = over_groups(tried | added, inputs, grouping)
-        start = torch.where(over_groups(added, inputs, grouping), torch.where(slope > 0, low, high), best)
-        trial = torch.where(free, start, inputs)
-
-        found = torch.zeros_like(adversarial)
-        for _ in range(_PASSES):
-            _, grad = logits_and_grad(model, trial, seed_at)
-            better = adversarial & (margin < 0) & ~found & (count > 1)
-            chosen = rows_like(better, best)
-            best, slope = torch.where(chosen, trial, best), torch.where(chosen, grad, slope)
-            found |= better
-            corner = torch.where(grad > 0, low, torch.where(grad < 0, high, trial))
-            trial = torch.where(free, corner.to(trial.dtype), trial)
-        kept = torch.where(found.unsqueeze(1), sums((best != inputs).to(slope.dtype)) > 0, kept)
-        turn = torch.where(found, 0, turn + 1)
+        # Before the first exchange, what there is goes to its corner.
+        pushed = torch.where(over_groups(kept, inputs, grouping) & rows_like(~drops, work), corner, work)
+        valid = leaving >= 0
+        valid[0] |= (pushed != work).flatten(1).any(1)
+        chosen, lowest, left = work, torch.full_like(margin, math.inf), torch.full_like(labels, -1)
+        for trial in range(_TRIALS):
+            goes_on = drops & (lowest < 0)
+            base = pushed if trial == 0 else torch.where(rows_like(goes_on, work), chosen, work)
+            changed = torch.where(at(leaving[trial]), inputs, base)
+            changed = torch.where(at(entering[trial]), corner, changed)
+            with torch.no_grad():
+                reached, _ = margin_and_seed(model(changed), labels, targeted)
+            better = valid[trial] & torch.where(goes_on, reached < 0, reached < lowest)
+            chosen = torch.where(rows_like(better, work), changed, chosen)
+            lowest, left = torch.where(better, reached, lowest), torch.where(better, leaving[trial], left)
+        away_until = torch.where((group == left.unsqueeze(1)) & ~drops.unsqueeze(1), number + _TENURE, away_until)
+        best = torch.where(rows_like(lowest < 0, best), chosen, best)
+        work = chosen
     return best
+
+
+def _changes(loss: Tensor, gain: Tensor, drops: Tensor) -> tuple[Tensor, Tensor]:
+    """Which group leaves and which enters, int64 (trials, N), in the order that they are tried; −1: none.
+
+    Args:
+        loss: (N, groups): by how much the margin rises when a group is undone; inf where there is nothing to undo.
+        gain: by how much it falls when one enters; −inf where it may not.
+        drops: (N,) bool: where none is to enter.
+    """
+    order = loss.argsort(dim=1, stable=True)[:, :_TRIALS]
+    undone = order.masked_fill(loss.gather(1, order).isinf(), -1)
+    least = order[:, :_LEAVING]
+    gains, enter = gain.topk(min(_TRIALS, gain.shape[1]), dim=1)
+    worth = (gains.unsqueeze(2) - loss.gather(1, least).unsqueeze(1)).flatten(1)
+    worth, pair = worth.topk(min(_TRIALS - 1, worth.shape[1]), dim=1)
+    pairs = torch.stack([least.gather(1, pair % least.shape[1]), enter.gather(1, pair // least.shape[1])])
+    leave, enter = F.pad(pairs.masked_fill_(worth.isinf(), -1), (1, 0), value=-1)
+
+    def full(part: Tensor) -> Tensor:  # images may have fewer groups than there are trials
+        return F.pad(part, (0, _TRIALS - part.shape[1]), value=-1).T
+
+    return torch.where(drops, full(undone), full(leave)), full(enter).masked_fill(drops, -1)

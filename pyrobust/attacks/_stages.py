@@ -27,7 +27,7 @@ class Stage(NamedTuple):
             from noise, started from; "again", one of the nearest points of the starts; "refine", the nearest point so far;
             "prune", one of the nearest points of the starts made sparser (``_pruning.py``).
         steps: of the attack; of the one that finds where to start.
-        refine: steps of the run from a start.
+        refine: steps of the run from a start; gradients that a prune takes as long as.
         restarts: of the attack.
         draw: from 0 on: tells the noise of stages apart.
         rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label. For "again"
@@ -94,7 +94,7 @@ class _Sparse(NamedTuple):
     """Shares of the budget in l0: two attacks of that norm; the run in l1 from the input, and each of those from images mixed with
     noise, ``noise`` of them; each of ``prunes`` of the sparsest points that all these led to. The first stage has what is left.
 
-    More than one point is pruned, as which pixels a point has limits how sparse it can become.
+    More than one point is pruned, as what a set of pixels can be exchanged for depends on the set.
     """
 
     pdpgd: float = 0.0
@@ -110,18 +110,17 @@ class _Sparse(NamedTuple):
 # white, the sparsest points come from l1, and mostly from noise; on colour images attacks of l0 itself find sparser ones.
 _SPARSE: dict[bool, dict[float, _Sparse]] = {
     False: {
-        99: _Sparse(own=0.8, prunes=1, prune=0.2),
-        199: _Sparse(own=0.4, unit=0.2, noise=2, prunes=1, prune=0.2),
-        449: _Sparse(pdpgd=0.3, own=0.2, unit=0.1, noise=3, prunes=2, prune=0.1),
-        749: _Sparse(pdpgd=0.2, own=0.2, unit=0.06, noise=7, prunes=2, prune=0.09),
-        math.inf: _Sparse(pdpgd=0.24, sigma_zero=0.15, own=0.06, unit=0.03, noise=10, prunes=5, prune=0.05),
+        99: _Sparse(own=0.6, unit=0.4, noise=1),
+        199: _Sparse(own=0.35, unit=0.2, noise=2, prunes=1, prune=0.25),
+        449: _Sparse(own=0.3, unit=0.15, noise=3, prunes=1, prune=0.25),
+        749: _Sparse(own=0.1, unit=0.05, noise=12, prunes=2, prune=0.15),
+        math.inf: _Sparse(own=0.06, unit=0.03, noise=22, prunes=2, prune=0.14),
     },
     True: {
         99: _Sparse(sigma_zero=1.0),
-        199: _Sparse(sigma_zero=0.5, own=0.3, prunes=1, prune=0.2),
-        449: _Sparse(pdpgd=0.45, own=0.3, prunes=2, prune=0.125),
-        749: _Sparse(pdpgd=0.35, sigma_zero=0.25, own=0.12, unit=0.06, noise=1, prunes=4, prune=0.055),
-        math.inf: _Sparse(pdpgd=0.38, sigma_zero=0.25, own=0.06, unit=0.03, noise=2, prunes=5, prune=0.05),
+        199: _Sparse(sigma_zero=0.6, prunes=1, prune=0.4),
+        449: _Sparse(sigma_zero=0.5, prunes=1, prune=0.5),
+        math.inf: _Sparse(pdpgd=0.46, sigma_zero=0.2, prunes=2, prune=0.17),
     },
 }
 _MIX = 0.5  # of noise, in the longest run of a further round
@@ -161,14 +160,17 @@ def _of(table: dict[float, _T], budget: int) -> _T:
 
 
 def _sparse(budget: int, rounds: int, shares: _Sparse) -> list[Stage]:
-    own, unit, each = (int(share * budget / rounds) for share in (shares.own, shares.unit, shares.prune))
+    own, unit = (int(share * budget / rounds) for share in (shares.own, shares.unit))
     before = {"pdpgd": shares.pdpgd, "sigma_zero": shares.sigma_zero}
     stages = [Stage(name, int(share * budget / rounds), restarts=rounds) for name, share in before.items() if share > 0]
     if shares.own > 0:
-        runs = [run for number in range(rounds) for run in _round("l1", number, own, unit, shares.noise, 0)]
+        noise = shares.noise if unit > 0 else 0
+        runs = [run for number in range(rounds) for run in _round("l1", number, own, unit, noise, 0)]
         stages += [run._replace(norm="l1") for run in runs]
+    prunes = min(shares.prunes * rounds, len(stages))
+    each = int(shares.prune * shares.prunes * budget / max(1, prunes))
     if each > 0:
-        stages += [Stage("prune", 0, each, rank=i) for i in range(min(shares.prunes * rounds, len(stages)))]
+        stages += [Stage("prune", 0, each, rank=place) for place in range(prunes)]
     first, left = stages[0], budget - sum(stage.cost for stage in stages)
     return [first._replace(steps=first.steps + left // first.restarts), *stages[1:]]
 

@@ -11,7 +11,7 @@ from oracles import row_norm
 from pyrobust import ops
 from pyrobust.attacks._common import rows_like
 from pyrobust.attacks._polish import project_to_boundary
-from pyrobust.attacks._pruning import prune_groups
+from pyrobust.attacks._pruning import prune_groups, rounds_within
 from pyrobust.attacks._search import Nearest
 
 from . import models
@@ -33,13 +33,13 @@ def test_all_that_is_not_needed_goes(grouping, channels, binding):
     model, x, labels = models.two_sided(binding)
     far = corner(model, x, labels)
     optimum = model.nearest(x, labels, "l0", BOX, channels)[0]
-    near = prune_groups(model, x, labels, far, grouping, BOX, steps=1 + 2 * 48, targeted=False)
+    near = prune_groups(model, x, labels, far, grouping, BOX, steps=84, targeted=False)
     assert (model(near).argmax(1) != labels).all()
     # Where one is dropped after another the least needed first, those that are left are the best there are.
     assert torch.equal(row_norm(near - x, "l0", channels).float(), optimum.float())
 
 
-def test_one_better_pixel_takes_the_place_of_two():
+def test_better_pixels_take_the_place_of_more():
     model, x, _ = models.two_sided(False)
     model.bias[0] += 4.0  # so that several pixels are needed
     labels = model(x).argmax(1)
@@ -68,33 +68,56 @@ def model_gap(model, x, labels):
     return (logits.gather(1, 1 - labels.unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))).squeeze(1)
 
 
+@pytest.mark.parametrize(("steps", "rounds"), [(11, 0), (12, 1), (23, 1), (24, 2), (1000, 85)])
+def test_a_round_takes_as_long_as_the_gradients_it_stands_for(steps, rounds):
+    """A gradient is three forward passes' worth of operations, and a round has 32 of those beside."""
+    assert rounds_within(steps) == rounds
+    assert rounds * (3 + 32) <= 3 * steps < (rounds + 1) * (3 + 32)
+
+
 def test_it_keeps_to_its_steps_and_to_what_it_was_given():
     model, x, labels = models.two_sided(False)
-    calls = 0
+    forwards = backwards = 0
 
     def counted(z):
-        nonlocal calls
-        calls += 1
+        nonlocal forwards, backwards
+        forwards += 1
+        backwards += z.requires_grad
         return model(z)
 
     far = corner(model, x, labels)
     far[0] = x[0]  # nothing was found for it
     given = far.clone()
-    short = prune_groups(counted, x, labels, far, "pixel", BOX, steps=8, targeted=False)
-    assert calls == 7  # one, and three trials of two
+    short = prune_groups(counted, x, labels, far, "pixel", BOX, steps=24, targeted=False)
+    assert (forwards, backwards) == (2 + 64, 2)
     assert torch.equal(far, given)
     assert torch.equal(short[0], x[0])
-    assert torch.equal(prune_groups(model, x, labels, far, "pixel", BOX, steps=2, targeted=False), far)
-    targeted = prune_groups(model, x, 1 - labels, far, "pixel", BOX, steps=8, targeted=True)
+    assert torch.equal(prune_groups(model, x, labels, far, "pixel", BOX, steps=11, targeted=False), far)
+    targeted = prune_groups(model, x, 1 - labels, far, "pixel", BOX, steps=24, targeted=True)
     assert torch.equal(targeted, short)
+
+
+def test_exchanges_go_through_sets_that_are_worse():
+    """{a, b, c} is adversarial and so is {d, e}; of the sets between, {a, b} has a lower margin than all that differ by one."""
+
+    def model(z):
+        a, b, c, d, e = z[:, :5].T
+        margin = 1 - 0.5 * a - 0.4 * b - 0.2 * c - 0.05 * (d + e) - 1.2 * d * e
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+    x = torch.zeros(1, 8)
+    labels, start = torch.zeros(1, dtype=torch.int64), torch.tensor([[1.0, 1, 1, 0, 0, 0, 0, 0]])
+    few, more = (prune_groups(model, x, labels, start, "value", BOX, steps=steps, targeted=False) for steps in (36, 48))
+    assert torch.equal(few, start)
+    assert torch.equal(more, torch.tensor([[0.0, 0, 0, 1, 1, 0, 0, 0]]))
 
 
 def test_rows_do_not_depend_on_each_other():
     model, x, labels = models.two_sided(True)
     far = corner(model, x, labels)
-    together = prune_groups(model, x, labels, far, "pixel", BOX, steps=21, targeted=False)
+    together = prune_groups(model, x, labels, far, "pixel", BOX, steps=70, targeted=False)
     alone = [
-        prune_groups(model, x[i : i + 1], labels[i : i + 1], far[i : i + 1], "pixel", BOX, steps=21, targeted=False)
+        prune_groups(model, x[i : i + 1], labels[i : i + 1], far[i : i + 1], "pixel", BOX, steps=70, targeted=False)
         for i in range(4)
     ]
     assert torch.equal(together[:4], torch.cat(alone))
