@@ -54,6 +54,7 @@ def prune_groups(
         steps: gradients that it takes as long as, at most (:func:`rounds_within`).
     """
     low, high = bounds
+    highest = inputs.new_full((), high)  # two plain numbers would be rounded to float32
     margin = torch.empty(0)
 
     def seed_at(logits: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def prune_groups(
         gain = sums(torch.maximum(slope * (inputs - low), slope * (inputs - high)))
         gain = gain.masked_fill_(kept | (away_until >= number), -math.inf)
         leaving, entering = _changes(loss, gain, drops)
-        corner = torch.where(slope > 0, low, high).to(work.dtype)
+        corner = torch.where(slope > 0, low, highest)
 
         # Before the first exchange, what there is goes to its corner.
         pushed = torch.where(over_groups(kept, inputs, grouping) & rows_like(~drops, work), corner, work)

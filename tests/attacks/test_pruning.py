@@ -97,6 +97,15 @@ def test_it_keeps_to_its_steps_and_to_what_it_was_given():
     assert torch.equal(targeted, short)
 
 
+def test_corners_are_the_bounds_to_the_last_bit():
+    x = torch.full((1, 4), 0.5, dtype=torch.float64)
+    model = lambda z: torch.stack([0.85 - z[:, 0] - 0.5 * (z[:, 1:3] - 0.5).sum(1), z[:, 0] * 0], 1)  # noqa: E731
+    start = torch.tensor([[0.5, 0.9, 0.9, 0.5]], dtype=torch.float64)
+    labels = torch.zeros(1, dtype=torch.int64)
+    near = prune_groups(model, x, labels, start, "value", (0.1, 0.9), steps=70, targeted=False)
+    assert torch.equal(near, torch.tensor([[0.9, 0.5, 0.5, 0.5]], dtype=torch.float64))
+
+
 def test_exchanges_go_through_sets_that_are_worse():
     """{a, b, c} is adversarial and so is {d, e}; of the sets between, {a, b} has a lower margin than all that differ by one."""
 
