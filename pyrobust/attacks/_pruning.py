@@ -70,8 +70,9 @@ def prune_groups(
 
     best = work = points
     group = torch.arange(sums(inputs[:1]).shape[1], device=inputs.device)
+    shape = len(inputs), len(group)
     away_until = torch.full(
-        (len(inputs), len(group)), -1, device=inputs.device
+        shape, -1, dtype=torch.int32, device=inputs.device
     )  # the last round that a group stays away
     for number in range(rounds_within(steps)):
         _, slope = logits_and_grad(model, work, seed_at)
@@ -112,11 +113,10 @@ def _changes(loss: Tensor, gain: Tensor, drops: Tensor) -> tuple[Tensor, Tensor]
         gain: by how much it falls when one enters; −inf where it may not.
         drops: (N,) bool: where none is to enter.
     """
-    order = loss.argsort(dim=1, stable=True)[:, :_TRIALS]
-    undone = order.masked_fill(loss.gather(1, order).isinf(), -1)
-    least = order[:, :_LEAVING]
+    losses, order = loss.topk(min(_TRIALS, loss.shape[1]), dim=1, largest=False)
+    undone, least = order.masked_fill(losses.isinf(), -1), order[:, :_LEAVING]
     gains, enter = gain.topk(min(_TRIALS, gain.shape[1]), dim=1)
-    worth = (gains.unsqueeze(2) - loss.gather(1, least).unsqueeze(1)).flatten(1)
+    worth = (gains.unsqueeze(2) - losses[:, :_LEAVING].unsqueeze(1)).flatten(1)
     worth, pair = worth.topk(min(_TRIALS - 1, worth.shape[1]), dim=1)
     pairs = torch.stack([least.gather(1, pair % least.shape[1]), enter.gather(1, pair // least.shape[1])])
     leave, enter = F.pad(pairs.masked_fill_(worth.isinf(), -1), (1, 0), value=-1)
