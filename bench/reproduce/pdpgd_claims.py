@@ -67,6 +67,6 @@ def _where_others_win(measured: Cells, preset: str, correct: np.ndarray) -> str:
         return "no other attack comes nearer on any image than the best of ours; the means differ by failures alone"
     lost = float(np.median(ours[behind] / theirs[behind]))
     return (
-        f"the best of the others comes nearer on {behind.sum()} of {len(ours)} images, there by a factor of {lost:.3g} (median); "
+        f"the best of the others comes nearer on {behind.sum()} of {len(ours)} images, there by a factor of {lost:.4g} (median); "
         f"on {(ours < theirs).sum()} ours does"
     )

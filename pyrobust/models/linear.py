@@ -60,7 +60,8 @@ class TwoClassLinear(nn.Module):
         if not self.binarised:
             return self.weight
         fixed = self.weight.detach()
-        return self.weight + (fixed.sign() * fixed.abs().mean() - fixed)
+        # The second part is 0, so that the value is the binary weight to the bit.
+        return fixed.sign() * fixed.abs().mean() + (self.weight - fixed)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, …) with D values each → (N, 2)."""

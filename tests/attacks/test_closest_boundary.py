@@ -23,9 +23,9 @@ from pyrobust.data import digits
 from pyrobust.models import fit, small_cnn
 
 from . import models
+from .models import ROUNDING
 
 CASES = [(deepfool, "l2"), (deepfool, "linf"), (superdeepfool, "l2"), (fab, "l2"), (fab, "linf"), (fab, "l1")]
-ROUNDING = 1e-5
 NUDGE = 1e-4
 SMALL = {
     "deepfool": deepfool,
@@ -160,13 +160,13 @@ def test_a_model_that_vmap_cannot_batch_runs_class_by_class(batched):
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_nearest_boundary_is_the_nearest_of_all(monkeypatch, chunk):
     monkeypatch.setattr(_jacobian, "_rows_of_chunk", lambda point: chunk)
-    model, x = models.linear(6), models.inputs()
+    model, x = models.linear(6, dtype=torch.float64), models.inputs(dtype=torch.float64)
     labels = model(x).argmax(1)
     others = torch.arange(6).expand(len(x), -1)[torch.arange(6) != labels.unsqueeze(1)].view(len(x), 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         at = nearest_boundary(model, x, labels, others, "l2")
-    torch.testing.assert_close((at.gap.abs() / at.slope).double(), model.nearest(x, labels, "l2")[0])
+    torch.testing.assert_close(at.gap.abs() / at.slope, model.nearest(x, labels, "l2")[0])
     ahead = nearest_boundary(model, x, (labels + 1) % 6, (others + 1) % 6, "l2", follow=True)
     top = model(x).gather(1, (others + 1) % 6).amax(1) - model(x).gather(1, (labels + 1).unsqueeze(1) % 6).squeeze(1)
     torch.testing.assert_close(ahead.gap[top > 0], top[top > 0])

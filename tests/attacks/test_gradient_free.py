@@ -13,9 +13,9 @@ from pyrobust.attacks import hop_skip_jump, one_pixel, pgd, pixel_swap, simba, t
 from pyrobust.attacks.simba import _Basis
 
 from . import models
+from .models import ROUNDING
 
 BOX = (0.0, 1.0)
-ROUNDING = 1e-5
 ATTACKS = {
     "simba": functools.partial(simba, frequencies=1.0, steps=60),
     "hop_skip_jump": functools.partial(hop_skip_jump, steps=2, queries=10),
@@ -181,7 +181,7 @@ def test_simba_keeps_its_norms():
     for norm, adv in (("l2", l2), ("linf", linf)):
         success = fooled(model, adv, labels)
         assert success.all()
-        assert (row_norm(adv - x, norm) >= model.nearest(x, labels, norm, BOX)[0] * (1 - ROUNDING)).all()
+        assert (row_norm(adv - x, norm) >= model.nearest(x, labels, norm, BOX)[0] * (1 - ROUNDING) - ROUNDING).all()
     assert not torch.equal(l2, linf)
 
 

@@ -14,10 +14,10 @@ from pyrobust.attacks import pdgd, pdpgd
 from pyrobust.attacks._runs import CLOSING_L2, Schedule, plan, refinement
 
 from . import models
+from .models import ROUNDING
 
 ATTACKS = [(pdpgd, norm) for norm in models.NORMS] + [(pdgd, "l2")]
 EXCESS = {"linf": 1.01, "l2": 1.02, "l1": 1.02, "l0": 1.0}
-ROUNDING = 1e-5
 
 
 def ids(case):

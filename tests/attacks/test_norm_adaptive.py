@@ -22,10 +22,10 @@ from pyrobust.attacks import ddn, fmn
 from pyrobust.models import fit, small_cnn
 
 from . import models
+from .models import ROUNDING
 
 CASES = [(ddn, "l2"), *((fmn, norm) for norm in models.NORMS)]
 FACTOR = {ddn: 1.05, fmn: 1.006}
-ROUNDING = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_many_class_linear_model(case):
     # DDN's cross-entropy pushes towards all classes at once: at the worst the two nearest boundaries, at right angles
     # and equally far, for √2. FMN follows the runner-up, which is the nearest boundary for all but a few samples.
     found = row_norm(adv - x, norm)
-    assert (found >= optimum * (1 - ROUNDING)).all()
+    assert (found >= optimum * (1 - ROUNDING) - ROUNDING).all()
     assert found.mean() <= {ddn: math.sqrt(2), fmn: 1.05}[attack] * optimum.mean()
 
 
@@ -104,7 +104,7 @@ def test_piecewise_linear_model(case, make):
     adv = call(case, model, x, labels, steps=300)
     optimum = model.nearest(x, norm, (0.0, 1.0))[0]
     assert (model(adv).argmax(1) == 1).all()
-    assert (row_norm(adv - x, norm) >= optimum * (1 - ROUNDING)).all()
+    assert (row_norm(adv - x, norm) >= optimum * (1 - ROUNDING) - ROUNDING).all()
     # Gradients see one piece at a time: other pieces of a union stay unseen, steps of an intersection alternate.
     assert row_norm(adv - x, norm).mean() <= 1.1 * optimum.mean()
 
@@ -215,10 +215,13 @@ def test_restarts_never_hurt_and_are_keyed_by_sample(trained, case):
     labels = torch.zeros(len(x), dtype=torch.int64)
     if norm == "l0":  # is at the optimum of the union from the first start on
         model, x, labels = trained
+    together = model
+    model = lambda z: torch.cat([together(row) for row in z.split(1)])  # noqa: E731  # no bit depends on other rows
     once = call(case, model, x, labels, steps=20)
     more = call(case, model, x, labels, steps=20, restarts=3, seed=1)
     found = model(once).argmax(1) != labels
-    assert (row_norm(more - x, norm) <= row_norm(once - x, norm))[found].all()
+    # The search compares float32 norms, each within a unit in the last place.
+    assert (row_norm(more - x, norm) <= row_norm(once - x, norm) * (1 + 2.0**-22))[found].all()
     assert not torch.equal(more, once)
     assert not torch.equal(more, call(case, model, x, labels, steps=20, restarts=3, seed=2))
     order = torch.arange(len(x) - 1, -1, -1)

@@ -13,8 +13,8 @@ from pyrobust.attacks._search import Nearest
 from pyrobust.attacks._stages import plan
 
 from . import models
+from .models import ROUNDING
 
-ROUNDING = 1e-5
 # The last step of the primal-dual stage is a thousandth of the box (see test_minimum_norm.py); l0 is a count.
 EXCESS = {"linf": 1.01, "l2": 1.01, "l1": 1.02, "l0": 1.0}
 each_norm = pytest.mark.parametrize("norm", models.NORMS)
