@@ -85,7 +85,7 @@ class _Starts(NamedTuple):
 # By the largest budget that they are for.
 _STARTS: dict[str, dict[float, _Starts]] = {
     "linf": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 4, 1.5)},
-    "l2": {749: _Starts(0.04, 14, places=3, further=1.6), math.inf: _Starts(0.025, 20, True, 4, 1.5)},
+    "l2": {749: _Starts(0.04, 14, places=3, further=1.6), math.inf: _Starts(0.025, 23, True, 3, 1.5)},
     "l1": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 4, 1.5)},
 }
 

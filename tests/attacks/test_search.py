@@ -158,7 +158,7 @@ def test_further_thousands_start_elsewhere(norm):
     for thousands, stages in ((1, one), (3, three)):
         last = [stage for stage in stages if not stage.is_start]
         assert stages[-len(last) :] == last
-        places = (2 if norm == "l0" else 4) * thousands
+        places = {"l0": 2, "l2": 3}.get(norm, 4) * thousands
         then = ["prune"] * places if norm == "l0" else ["again"] * places + ["refine"]
         assert [stage.name for stage in last] == then
         assert [stage.rank for stage in last if stage.goes_on] == list(range(places))
