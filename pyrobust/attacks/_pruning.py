@@ -71,9 +71,8 @@ def prune_groups(
     best = work = points
     group = torch.arange(sums(inputs[:1]).shape[1], device=inputs.device)
     shape = len(inputs), len(group)
-    away_until = torch.full(
-        shape, -1, dtype=torch.int32, device=inputs.device
-    )  # the last round that a group stays away
+    # The last round that a group stays away.
+    away_until = torch.full(shape, -1, dtype=torch.int32, device=inputs.device)
     for number in range(rounds_within(steps)):
         _, slope = logits_and_grad(model, work, seed_at)
         drops = margin < 0
