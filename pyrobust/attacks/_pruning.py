@@ -48,7 +48,8 @@ def prune_groups(
     bounds by Σ_{i ∈ g} min(∂m/∂xᵢ · (low − xᵢ), ∂m/∂xᵢ · (high − xᵢ)). In each round a point that is adversarial loses, the least
     needed first, what it can do without; if that is nothing, the group whose loss leaves the lowest margin. From there on
     a round exchanges one group for another, whichever of the likeliest pairs leads to the lowest margin, be it higher
-    than before, until the point is adversarial again: a tabu search (Glover 1989) among sets of one group less.
+    than before, until the point is adversarial again: a tabu search (Glover 1989) among sets of one group less. Where
+    what there is does better still at its corners, it goes there instead.
 
     Args:
         steps: gradients that it takes as long as, at most (:func:`rounds_within`).
@@ -79,11 +80,10 @@ def prune_groups(
         kept = sums((work != inputs).to(slope.dtype)) > 0  # (N, groups)
         loss = sums(slope * (inputs - work)).masked_fill_(~kept, math.inf)
         gain = sums(torch.maximum(slope * (inputs - low), slope * (inputs - high)))
-        gain = gain.masked_fill_(kept | (away_until >= number), -math.inf)
+        gain = gain.masked_fill_(kept | (away_until >= number) | (gain <= 0), -math.inf)
         leaving, entering = _changes(loss, gain, drops)
         corner = torch.where(slope > 0, low, highest)
 
-        # Before the first exchange, what there is goes to its corner.
         pushed = torch.where(over_groups(kept, inputs, grouping) & rows_like(~drops, work), corner, work)
         valid = leaving >= 0
         valid[0] |= (pushed != work).flatten(1).any(1)
@@ -96,6 +96,8 @@ def prune_groups(
             with torch.no_grad():
                 reached, _ = margin_and_seed(model(changed), labels, targeted)
             better = valid[trial] & torch.where(goes_on, reached < 0, reached < lowest)
+            if trial == 0:  # corners that do not lower the margin would be left and gone to for ever
+                better &= drops | (reached < margin)
             chosen = torch.where(rows_like(better, work), changed, chosen)
             lowest, left = torch.where(better, reached, lowest), torch.where(better, leaving[trial], left)
         away_until = torch.where((group == left.unsqueeze(1)) & ~drops.unsqueeze(1), number + _TENURE, away_until)

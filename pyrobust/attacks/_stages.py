@@ -3,8 +3,8 @@
 What a search finds depends most on the basin that it starts in. So where the budget allows, a stage is a start and a short
 run that closes in on the boundary from there; the nearest few points are gone on from, and the nearest of all is refined at
 last. In linf, l2 and l1 these are the starts of the primal-dual attacks themselves (``_runs.py``), one a stage, so that each
-can tell where it led. In l0 they follow what attacks of that norm find: the sparsest points are often those that runs in l1
-lead to.
+can tell where it led. In l0, where pixels have one value, they are runs in l1, which lead to the sparsest points; on colour images
+they are attacks of l0 itself.
 
 The shares were chosen on images that no table reports.
 """

@@ -90,7 +90,7 @@ def minimum_norm(
     In linf, l2 and l1 these are, from 450 gradients on, the starts of :func:`pdpgd` (l2: :func:`pdgd`), each a stage: short
     runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
     points are gone on from, and the nearest of all is refined last. Smaller budgets go to one or two attacks that are good
-    within few steps. In l0, on images of one channel, these are runs that minimise the l1 norm, from the input and from images
+    within few steps. In l0, where pixels have one value, these are runs that minimise the l1 norm, from the input and from images
     mixed with noise, and whose points are made as sparse as they can by forward passes; on colour images :func:`sigma_zero`, and
     from 450 gradients on :func:`pdpgd` too. The sparsest one or two points are pruned: pixels that are not needed are undone, and
     others exchanged until one is not, a gradient telling which 32 changes are worth a forward pass. Each further thousand

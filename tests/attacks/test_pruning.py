@@ -121,6 +121,34 @@ def test_exchanges_go_through_sets_that_are_worse():
     assert torch.equal(more, torch.tensor([[0.0, 0, 0, 1, 1, 0, 0, 0]]))
 
 
+def turns_inward(z):
+    """a lowers the margin most inside its range, so that at either corner its slope points to the other one."""
+    a, b, c, d, e = (z[:, :5] - 0.5).mul(2).T
+    within = a.abs() / 2
+    margin = 1 - 10 / 3 * (0.8 * within - within**2) - 0.4 * b - 0.2 * c - 0.05 * (d + e)
+    margin = margin - 1.2 * d.clamp(min=0) * e.clamp(min=0)
+    return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+
+def points_outward(z):
+    """e, at its lower bound, could only rise, and by itself that raises the margin."""
+    a, b, c, d, e = z[:, :5].T
+    margin = 1 - 0.5 * a - 0.4 * b - 0.2 * c - 0.05 * d + 0.15 * d * d + 0.05 * e - 1.3 * d * e
+    return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+
+@pytest.mark.parametrize(("model", "at"), [(turns_inward, 0.5), (points_outward, 0.0)])
+def test_every_round_exchanges_or_lowers_the_margin(model, at):
+    """{d, e} is adversarial, and two or three exchanges from {a, b, c}."""
+    x = torch.full((1, 8), at)
+    start = x.clone()
+    start[:, :3] = 1.0
+    labels = torch.zeros(1, dtype=torch.int64)
+    near = prune_groups(model, x, labels, start, "value", BOX, steps=200, targeted=False)
+    assert model(near).argmax() == 1
+    assert (near != x).sum() == 2
+
+
 def test_rows_do_not_depend_on_each_other():
     model, x, labels = models.two_sided(True)
     far = corner(model, x, labels)
