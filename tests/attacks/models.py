@@ -11,7 +11,8 @@ SHAPE = (3, 4, 4)
 SIZE = 48
 NORMS = ("linf", "l2", "l1", "l0")
 # How far, relative and absolute, a point found in float32 may be nearer than the nearest. Logits of 48 terms are off by up
-# to 49·2⁻²⁴·Σ|w·x| < 6e-5 each, mostly by a tenth of that, and a boundary's slope ‖w_i − w_j‖ is 10 in l2, 50 in l1.
+# to 49·2⁻²⁴·Σ|w·x| < 6e-5 each, mostly by a tenth of that, over a boundary's slope, the dual norm of w_i − w_j: about 50 in linf, 10 in
+# l2, 3 in l1.
 ROUNDING = 1e-5
 
 
