@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Model
 from pyrobust.attacks._pool import Pool
@@ -67,9 +70,13 @@ class Runner:
                 )  # fmt: skip
             case "refine":
                 return self._call(primal_dual, norm, stage.refine, starts=best)
-        start = self._mixed(stage)
-        if stage.name == "pdpgd_l2":
-            start = self._call(pdpgd, "l2", stage.steps, starts=start)
+            case "part":
+                start = self._part(stage, pool.places[stage.rank][1])
+            case _:
+                start = self._mixed(stage)
+        if stage.lead is not None:
+            # From the input itself a run finds the boundary by its own means.
+            start = self._call(pdpgd, stage.lead, stage.steps, **({"starts": start} if stage.mix > 0 else {}))
         return self._call(pdpgd, norm, stage.refine, starts=start)
 
     def _call(self, attack: Callable[..., Tensor], norm: str, steps: int, **options: Any) -> Tensor:
@@ -84,5 +91,12 @@ class Runner:
         return attack(self.model, self.inputs, **options)
 
     def _mixed(self, stage: Stage) -> Tensor:
-        keys: dict[str, Any] = {"seed": self.seed, "sample_ids": self.sample_ids, "draw": stage.draw}
-        return mixed(self.inputs, stage.mix, self.bounds, **keys)
+        return mixed(self.inputs, stage.mix, self.bounds, draw=stage.draw, **self._keys())
+
+    def _part(self, stage: Stage, point: Tensor) -> Tensor:
+        """Half of the elements from the point, drawn at random, the others from the inputs."""
+        coin = ops.sample_lp_ball(self.inputs, math.inf, 1.0, step=stage.draw, **self._keys())
+        return torch.where(coin > 0, point, self.inputs)
+
+    def _keys(self) -> dict[str, Any]:
+        return {"seed": self.seed, "sample_ids": self.sample_ids}

@@ -88,8 +88,9 @@ def minimum_norm(
     here, then a polish of the nearest point, by forward passes and in linf and l2 one gradient.
 
     In linf, l2 and l1 these are, from 450 gradients on, the starts of :func:`pdpgd` (l2: :func:`pdgd`), each a stage: short
-    runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise; the nearest few
-    points are gone on from, and the nearest of all is refined last. Smaller budgets go to one or two attacks that are good
+    runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise, in l2 and l1
+    partly by way of another norm; then in l2 from the half of the nearest perturbation, drawn at random; the nearest few points
+    are gone on from, and the nearest of all is refined last. Smaller budgets go to one or two attacks that are good
     within few steps. In l0, where pixels have one value, these are runs that minimise the l1 norm, from the input and from images
     mixed with noise, and whose points are made as sparse as they can by forward passes; on colour images :func:`sigma_zero`, and
     from 450 gradients on :func:`pdpgd` too. The sparsest one or two points are pruned: pixels that are not needed are undone, and
@@ -158,7 +159,7 @@ def minimum_norm(
         projects = name in ("linf", "l2") and budget > 1  # at last, by one gradient
         several = inputs.ndim == 4 and inputs.shape[1] > 1
         stages = plan(name, budget, 1 if targeted else len(ranked) - 1, several=several, reserved=int(projects))
-        pool = Pool(sum(stage.goes_on for stage in stages))
+        pool = Pool(1 + max((stage.rank for stage in stages if stage.goes_on), default=-1))
         for stage in stages:
             before = nearest.distance
             points = runner.points(stage, nearest.adv, pool)

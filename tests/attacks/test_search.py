@@ -9,8 +9,9 @@ from oracles import row_norm
 from pyrobust.attacks import minimum_norm
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
 from pyrobust.attacks._pruning import rounds_within
+from pyrobust.attacks._runner import Runner
 from pyrobust.attacks._search import Nearest
-from pyrobust.attacks._stages import plan
+from pyrobust.attacks._stages import Stage, plan
 
 from . import models
 from .models import ROUNDING
@@ -102,6 +103,21 @@ def test_starts_agree_on_a_linear_model():
         assert not few.converged.any()
 
 
+def test_a_part_is_half_of_the_perturbation_keyed_by_sample():
+    x = torch.zeros(4, 3, 16, 16)
+    point, ids = torch.ones_like(x), torch.tensor([5, 6, 5, 7])
+    runner = Runner(
+        models.linear(4), x, torch.zeros(4, dtype=torch.int64), "l2", "value", False, (0.0, 1.0), 0, ids, ids
+    )
+    part, other = (runner._part(Stage("part", 0, 5, draw=draw), point) for draw in (1, 2))
+    assert ((part == x) | (part == point)).all()
+    share = part.flatten(1).mean(1)  # of 768 coins: a deviation of 0.018
+    assert ((share - 0.5).abs() < 0.09).all()
+    assert torch.equal(part[0], part[2])
+    assert not torch.equal(part[0], part[1])
+    assert not torch.equal(part, other)
+
+
 def test_nothing_found_is_told():
     x = models.inputs()
     labels = torch.zeros(len(x), dtype=torch.int64)
@@ -159,9 +175,11 @@ def test_further_thousands_start_elsewhere(norm):
         last = [stage for stage in stages if not stage.is_start]
         assert stages[-len(last) :] == last
         places = {"l0": 2, "l2": 3}.get(norm, 4) * thousands
-        then = ["prune"] * places if norm == "l0" else ["again"] * places + ["refine"]
+        parts = 4 * thousands if norm == "l2" else 0
+        then = ["prune"] * places if norm == "l0" else ["part"] * parts + ["again"] * places + ["refine"]
         assert [stage.name for stage in last] == then
-        assert [stage.rank for stage in last if stage.goes_on] == list(range(places))
+        assert [stage.rank for stage in last if stage.goes_on] == [0] * parts + list(range(places))
+        assert len({stage.draw for stage in last if stage.name == "part"}) == parts
     if norm == "l0":
         assert [stage.cost for stage in last] == pytest.approx([one[-1].cost] * places, abs=1)
     else:
