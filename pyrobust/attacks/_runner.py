@@ -70,8 +70,8 @@ class Runner:
                 )  # fmt: skip
             case "refine":
                 return self._call(primal_dual, norm, stage.refine, starts=best)
-            case "part":
-                start = self._part(stage, pool.places[stage.rank][1])
+            case "between":
+                start = self._between(stage, pool.places[0][1], pool.places[stage.rank][1])
             case _:
                 start = self._mixed(stage)
         if stage.lead is not None:
@@ -93,10 +93,12 @@ class Runner:
     def _mixed(self, stage: Stage) -> Tensor:
         return mixed(self.inputs, stage.mix, self.bounds, draw=stage.draw, **self._keys())
 
-    def _part(self, stage: Stage, point: Tensor) -> Tensor:
-        """Half of the elements from the point, drawn at random, the others from the inputs."""
-        coin = ops.sample_lp_ball(self.inputs, math.inf, 1.0, step=stage.draw, **self._keys())
-        return torch.where(coin > 0, point, self.inputs)
+    def _between(self, stage: Stage, one: Tensor, other: Tensor) -> Tensor:
+        """Halfway between two points, but a share of the elements uniform in the bounds."""
+        low, high = self.bounds
+        uniform = ops.sample_lp_ball(self.inputs, math.inf, 0.5, step=stage.draw, **self._keys()).add_(0.5)
+        noise = torch.lerp(one.new_tensor(low), one.new_tensor(high), uniform / stage.mix)
+        return torch.where(uniform < stage.mix, noise, torch.lerp(one, other, 0.5))
 
     def _keys(self) -> dict[str, Any]:
         return {"seed": self.seed, "sample_ids": self.sample_ids}

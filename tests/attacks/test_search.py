@@ -103,19 +103,23 @@ def test_starts_agree_on_a_linear_model():
         assert not few.converged.any()
 
 
-def test_a_part_is_half_of_the_perturbation_keyed_by_sample():
-    x = torch.zeros(4, 3, 16, 16)
-    point, ids = torch.ones_like(x), torch.tensor([5, 6, 5, 7])
+def test_between_is_halfway_with_a_share_of_noise_keyed_by_sample():
+    x, low, high = torch.zeros(4, 3, 16, 16), -1.0, 3.0
+    one, other, ids = torch.full_like(x, 0.5), torch.ones_like(x), torch.tensor([5, 6, 5, 7])
     runner = Runner(
-        models.linear(4), x, torch.zeros(4, dtype=torch.int64), "l2", "value", False, (0.0, 1.0), 0, ids, ids
+        models.linear(4), x, torch.zeros(4, dtype=torch.int64), "l2", "value", False, (low, high), 0, ids, ids
     )
-    part, other = (runner._part(Stage("part", 0, 5, draw=draw), point) for draw in (1, 2))
-    assert ((part == x) | (part == point)).all()
-    share = part.flatten(1).mean(1)  # of 768 coins: a deviation of 0.018
-    assert ((share - 0.5).abs() < 0.09).all()
-    assert torch.equal(part[0], part[2])
-    assert not torch.equal(part[0], part[1])
-    assert not torch.equal(part, other)
+    start, again = (runner._between(Stage("between", 0, 5, draw=draw, mix=0.1), one, other) for draw in (1, 2))
+    noise = start != 0.75
+    share = noise.float().flatten(1).mean(1)  # of 768 coins: a deviation of 0.011
+    assert ((share - 0.1).abs() < 0.055).all()
+    drawn = start[noise]
+    assert low <= drawn.min() < low + 0.4
+    assert high - 0.4 < drawn.max() <= high
+    assert drawn.mean().item() == pytest.approx(1.0, abs=0.4)  # of some 300, uniform: a deviation of 0.07
+    assert torch.equal(start[0], start[2])
+    assert not torch.equal(start[0], start[1])
+    assert not torch.equal(start, again)
 
 
 def test_nothing_found_is_told():
@@ -149,8 +153,8 @@ def test_a_plan_spends_its_budget(norm, budget, classes, several):
     assert all(stage.cost > 0 for stage in stages)
     assert budget - max(stage.restarts for stage in stages) < sum(stage.cost for stage in stages) <= budget
     for number, stage in enumerate(stages):
-        so_far = sum(earlier.is_start for earlier in stages[:number])
-        assert stage.rank < (so_far if stage.goes_on else classes)
+        points = sum(earlier.is_start or earlier.name == "between" for earlier in stages[:number])
+        assert stage.rank < (classes if stage.is_start else points)
         assert stage.mix > 0 or stage.name != "noise"
     draws = [stage.draw for stage in stages if stage.mix]
     assert len(set(draws)) == len(draws), "two stages start from the same noise"
@@ -175,11 +179,11 @@ def test_further_thousands_start_elsewhere(norm):
         last = [stage for stage in stages if not stage.is_start]
         assert stages[-len(last) :] == last
         places = {"l0": 2, "l2": 3}.get(norm, 4) * thousands
-        parts = 4 * thousands if norm == "l2" else 0
-        then = ["prune"] * places if norm == "l0" else ["part"] * parts + ["again"] * places + ["refine"]
+        between = {"l2": 16, "l1": 11}.get(norm, 0) * thousands
+        then = ["prune"] * places if norm == "l0" else ["between"] * between + ["again"] * places + ["refine"]
         assert [stage.name for stage in last] == then
-        assert [stage.rank for stage in last if stage.goes_on] == [0] * parts + list(range(places))
-        assert len({stage.draw for stage in last if stage.name == "part"}) == parts
+        assert [stage.rank for stage in last if stage.goes_on] == list(range(places))
+        assert {stage.rank for stage in last if stage.name == "between"} == ({1, 2, 3} if between else set())
     if norm == "l0":
         assert [stage.cost for stage in last] == pytest.approx([one[-1].cost] * places, abs=1)
     else:
