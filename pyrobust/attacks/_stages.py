@@ -129,7 +129,7 @@ _SPARSE: dict[bool, dict[float, _Sparse]] = {
         99: _Sparse(sigma_zero=1.0),
         199: _Sparse(sigma_zero=0.6, prunes=1, prune=0.4),
         449: _Sparse(sigma_zero=0.5, prunes=1, prune=0.5),
-        math.inf: _Sparse(pdpgd=0.46, sigma_zero=0.2, prunes=2, prune=0.17),
+        math.inf: _Sparse(pdpgd=0.3, sigma_zero=0.2, prunes=2, prune=0.25),
     },
 }
 # Where runs start, in turn: the share of noise in the image, and the norm of a short run that leads on from there. What a norm
