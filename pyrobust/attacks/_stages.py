@@ -60,6 +60,11 @@ class Stage(NamedTuple):
         return self.name not in ("between", "again", "refine", "prune")
 
     @property
+    def adds(self) -> bool:
+        """Whether what it finds is one more point, rather than a nearer one in place of another."""
+        return self.is_start or self.name == "between"
+
+    @property
     def lead(self) -> str | None:
         """The norm that leads to where the run starts."""
         return self.name.removeprefix("pdpgd_") if self.name.startswith("pdpgd_") else None
