@@ -11,6 +11,7 @@ from bench.roster import BUDGETS
 OPTIMALITY = {"linf": 0.99, "l2": 0.99, "l1": 0.99, "l0": 0.98, "l0-values": 0.98}
 ALONE = {"pdpgd 1000": ("linf", "l1"), "pdgd 1000": ("l2",)}
 ALONE_OPTIMALITY = 0.95
+SAME = 0.99  # of a budget are gradients of its class: peers that search for a constant spend 999
 
 
 def bars(rows: list[report.Row]) -> list[report.Row]:
@@ -33,13 +34,13 @@ def bars(rows: list[report.Row]) -> list[report.Row]:
 def compare(rows: dict[str, report.Row]) -> Iterable[tuple[float, str]]:
     """(mean of ours over that of the peer, the peer's name), for the largest budget that spends no more gradients.
 
-    The means are over the samples that both broke; inf where the peer broke more of them. In l0 ours counts as its whole budget, as
-    part of that goes to forward passes, three for a gradient.
+    The means are over the samples that both broke; inf where the peer broke more of them. In l1 and l0 ours counts as its whole
+    budget, as part of that goes to forward passes, three for a gradient.
     """
     ours = [(budget, rows[name]) for budget in BUDGETS if (name := f"minimum_norm {budget}") in rows]
     for row in rows.values():
-        sparse = row["norm"].startswith("l0")
-        affordable = [own for budget, own in ours if (budget if sparse else own["gradients"]) <= row["gradients"]]
+        whole = row["norm"] not in ("linf", "l2")
+        affordable = [own for budget, own in ours if (SAME * budget if whole else own["gradients"]) <= row["gradients"]]
         if row["peer"] and affordable and row["success"]:
             own = affordable[-1]
             both = (own["distances"] < math.inf) & (row["distances"] < math.inf)

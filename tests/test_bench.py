@@ -161,8 +161,11 @@ def test_optimality_and_bars_of_known_distances() -> None:
     ]
     by_name = {row["attack"]: row for row in rows}
     assert {peer: ratio for ratio, peer in compare(by_name)} == {"a:cheap": 1.25, "a:dear": 0.75, "a:blind": 1.0}
-    fewer = {name: {**row, "norm": "l0", "gradients": row["gradients"] - 5} for name, row in by_name.items()}
-    assert {peer: ratio for ratio, peer in compare(fewer)} == {"a:cheap": 1.25, "a:dear": 1.25, "a:blind": 3.0}
+    for norm in ("l1", "l0"):  # ours counts as its whole budget, to the percent
+        for share, dear, blind in ((0.995, 0.75, 1.0), (0.985, 1.25, 3.0)):
+            fewer = {n: {**row, "norm": norm, "gradients": share * row["gradients"]} for n, row in by_name.items()}
+            ratios = {peer: ratio for ratio, peer in compare(fewer)}
+            assert ratios == {"a:cheap": 1.25, "a:dear": dear, "a:blind": blind}
     by_name["minimum_norm 1000"]["success"] = 0.5
     assert {peer: ratio for ratio, peer in compare(by_name)}["a:dear"] == math.inf
 

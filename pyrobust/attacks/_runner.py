@@ -13,6 +13,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Model
+from pyrobust.attacks._exchange import TRIALS, Changes, exchange_elements
 from pyrobust.attacks._pool import Pool
 from pyrobust.attacks._pruning import prune_groups
 from pyrobust.attacks._stages import Stage
@@ -42,12 +43,13 @@ class Runner:
     sample_ids: Tensor
     ranked: Tensor
 
-    def points(self, stage: Stage, best: Tensor, pool: Pool) -> Tensor:
+    def points(self, stage: Stage, best: Tensor, pool: Pool, changes: Changes) -> Tensor:
         """The points that a stage finds, nearest in its norm.
 
         Args:
             best: like the inputs, the nearest points so far.
             pool: of (distance, points, …), those that starts have led to.
+            changes: of all points so far.
         """
         norm, restarts = stage.norm or self.norm, {"restarts": stage.restarts}
         primal_dual = pdgd if norm == "l2" else pdpgd
@@ -67,6 +69,11 @@ class Runner:
                 return prune_groups(
                     self.model, self.inputs, self.labels, pool.places[stage.rank][1], self.grouping, self.bounds,
                     steps=stage.refine, targeted=self.targeted,
+                )  # fmt: skip
+            case "exchange":
+                return exchange_elements(
+                    self.model, self.inputs, self.labels, pool.places[stage.rank][1], changes, self.bounds,
+                    trials=TRIALS * stage.refine, targeted=self.targeted, draw=stage.draw, **self._keys(),
                 )  # fmt: skip
             case "refine":
                 return self._call(primal_dual, norm, stage.refine, starts=best)

@@ -5,8 +5,9 @@ run that closes in on the boundary from there; the nearest few points are gone o
 last. In linf, l2 and l1 these are the starts of the primal-dual attacks themselves (``_runs.py``), one a stage, so that each
 can tell where it led. In l2 and l1 more of them start between two of the nearest points so far, with some elements noise: a
 memetic search (Moscato 1989), a genetic one whose every child is improved. On linf-trained MNIST networks such starts lower
-the norm more than twice as far as as many from fresh noise. In l0, where pixels have one value, starts are runs in l1, which
-lead to the sparsest points; on colour images they are attacks of l0 itself.
+the norm more than twice as far as as many from fresh noise. In l1 the nearest points then exchange elements for those of all the
+others (``_exchange.py``). In l0, where pixels have one value, starts are runs in l1, which lead to the sparsest points; on
+colour images they are attacks of l0 itself.
 
 The shares were chosen on images that no table reports.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, TypeVar
 
+from pyrobust.attacks._exchange import TRIALS
 from pyrobust.attacks._runs import LEAD
 
 _T = TypeVar("_T")
@@ -27,14 +29,14 @@ class Stage(NamedTuple):
     Attributes:
         name: as the result tells it: an attack; "towards" another class; "noise", started from; "pdpgd_l2" and "pdpgd_linf",
             points that these lead to from there, started from; "between" two of the nearest points so far, started from;
-            "again", one of the nearest points of the starts; "refine", the nearest point so far; "prune", one of the nearest
-            points of the starts made sparser (``_pruning.py``).
+            "again", one of the nearest points of those; "refine", the nearest point so far; one of the nearest points made
+            sparser by "prune" (``_pruning.py``), or nearer by "exchange" (``_exchange.py``).
         steps: of the attack; of the one that leads to where a run starts.
-        refine: steps of the run from a start; gradients that a prune takes as long as.
+        refine: steps of the run from a start; gradients that a prune or an exchange takes as long as.
         restarts: of the attack.
         draw: from 0 on: tells the noise of stages apart.
-        rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label. For "again"
-            and "prune": of the point, 0 the nearest. For "between": of the point beside the nearest.
+        rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label. For "again",
+            "prune" and "exchange": of the point, 0 the nearest. For "between": of the point beside the nearest.
         mix: share of noise in the points to start at; 0: the input. For "between": of elements that are noise.
         norm: in which the run from the start minimises, where it is not the one of the search: "l1" in l0, whose points are
             then made sparse.
@@ -57,7 +59,7 @@ class Stage(NamedTuple):
     @property
     def is_start(self) -> bool:
         """Whether it is one of its own, apart from the points so far."""
-        return self.name not in ("between", "again", "refine", "prune")
+        return not (self.goes_on or self.name in ("between", "refine"))
 
     @property
     def adds(self) -> bool:
@@ -72,7 +74,7 @@ class Stage(NamedTuple):
     @property
     def goes_on(self) -> bool:
         """Whether it goes on from one of the nearest points, to take its place."""
-        return self.name in ("again", "prune")
+        return self.name in ("again", "prune", "exchange")
 
 
 # Up to these budgets, shares of the attacks that are good within few steps.
@@ -86,7 +88,7 @@ _SHARES: dict[str, dict[float, dict[str, float]]] = {
 class _Starts(NamedTuple):
     """Starts of a norm: the share of the budget of one run from a start; how many of them from images mixed with noise; whether
     another class than the nearest is aimed at; how many from between two of the nearest points; how many of the nearest points
-    are gone on from, and for how many units."""
+    are gone on from, and for how many units; for how many each of these exchanges elements before."""
 
     unit: float
     noise: int
@@ -94,13 +96,14 @@ class _Starts(NamedTuple):
     between: int = 0
     places: int = 0
     further: float = 0.0
+    exchange: float = 0.0
 
 
 # By the largest budget that they are for.
 _STARTS: dict[str, dict[float, _Starts]] = {
     "linf": {749: _Starts(0.06, 7, places=3, further=1.3), math.inf: _Starts(0.03, 16, True, 0, 4, 1.5)},
-    "l2": {749: _Starts(0.04, 6, True, 10), math.inf: _Starts(0.025, 8, True, 16, 3, 1.5)},
-    "l1": {749: _Starts(0.05, 5, True, 4, 2, 1.5), math.inf: _Starts(0.03, 8, True, 11, 4, 1.5)},
+    "l2": {749: _Starts(0.04, 6, True, 10), math.inf: _Starts(0.02, 8, True, 24, 3, 1.5)},
+    "l1": {749: _Starts(0.05, 5, True, 4, 2, 1.25, 0.4), math.inf: _Starts(0.03, 8, True, 9, 4, 1.5, 0.6)},
 }
 
 
@@ -148,8 +151,9 @@ _FIRST_FROM: dict[str, tuple[tuple[float, str | None], ...]] = {"l2": ((0.0, "li
 _OWN = 3.5  # units of the run from the input
 _MIX = 0.5  # of noise, in the longest run of a further round
 _OTHERS = 3  # places beside the nearest that starts lie between in turn
-_REPLACED = 0.1  # share of the elements there that are noise
-_DRAWS, _BETWEEN = 100_000, 200_000  # from there on draws are numbered that are not those of the starts from noise
+_REPLACED = 0.15  # share of the elements there that are noise
+# From there on draws are numbered that are not those of the starts from noise.
+_DRAWS, _BETWEEN, _EXCHANGE = 100_000, 200_000, 1_000_000
 _RUN = 1000  # gradients; a larger budget buys as many starts again
 
 
@@ -179,6 +183,11 @@ def plan(norm: str, budget: int, classes: int, *, several: bool = False, reserve
     stages += [
         Stage("between", 0, unit, draw=_BETWEEN + number, rank=1 + number % _OTHERS, mix=_REPLACED)
         for number in range(starts.between * rounds)
+    ]
+    each = int(starts.exchange * unit)
+    stages += [
+        Stage("exchange", 0, each, draw=_EXCHANGE + TRIALS * each * place, rank=place)
+        for place in range(starts.places * rounds if each > 0 else 0)
     ]
     stages += [Stage("again", 0, int(starts.further * unit), rank=place) for place in range(starts.places * rounds)]
     return [*stages, Stage("refine", 0, free - sum(stage.cost for stage in stages))]

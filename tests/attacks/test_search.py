@@ -7,6 +7,7 @@ import torch
 from oracles import row_norm
 
 from pyrobust.attacks import minimum_norm
+from pyrobust.attacks._exchange import TRIALS
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
 from pyrobust.attacks._pruning import rounds_within
 from pyrobust.attacks._runner import Runner
@@ -90,8 +91,11 @@ def test_every_start_is_gone_on_from(norm):
     model, x = models.linear(4), models.inputs()
     labels = model(x).argmax(1)
     found = minimum_norm(model, x, labels, norm=norm, budget=1000, return_info=True)
+    exchanged = sum(stage.refine for stage in plan(norm, 1000, 3) if stage.name == "exchange")
+    assert (exchanged > 0) == (norm == "l1")
     # What is left: a gradient at most for each of up to two runs in each attack after its first.
-    assert found.gradients >= 1000 - 2 * len(found.stages)
+    assert found.gradients >= 1000 - exchanged - 2 * len(found.stages)
+    assert found.forwards >= found.gradients + TRIALS * exchanged
 
 
 def test_starts_agree_on_a_linear_model():
@@ -157,7 +161,10 @@ def test_a_plan_spends_its_budget(norm, budget, classes, several):
         assert stage.rank < (classes if stage.is_start else points)
         assert stage.mix > 0 or stage.name != "noise"
     draws = [stage.draw for stage in stages if stage.mix]
-    assert len(set(draws)) == len(draws), "two stages start from the same noise"
+    for stage in stages:
+        if stage.name == "exchange":
+            draws += range(stage.draw, stage.draw + TRIALS * stage.refine)
+    assert len(set(draws)) == len(draws), "two stages have the same random numbers"
 
 
 @each_norm
@@ -179,10 +186,12 @@ def test_further_thousands_start_elsewhere(norm):
         last = [stage for stage in stages if not stage.is_start]
         assert stages[-len(last) :] == last
         places = {"l0": 2, "l2": 3}.get(norm, 4) * thousands
-        between = {"l2": 16, "l1": 11}.get(norm, 0) * thousands
-        then = ["prune"] * places if norm == "l0" else ["between"] * between + ["again"] * places + ["refine"]
+        between = {"l2": 24, "l1": 9}.get(norm, 0) * thousands
+        nearer = (["exchange"] * places if norm == "l1" else []) + ["again"] * places
+        then = ["prune"] * places if norm == "l0" else ["between"] * between + nearer + ["refine"]
         assert [stage.name for stage in last] == then
-        assert [stage.rank for stage in last if stage.goes_on] == list(range(places))
+        for name in ("exchange", "again", "prune"):
+            assert [stage.rank for stage in last if stage.name == name] == list(range(then.count(name)))
         assert {stage.rank for stage in last if stage.name == "between"} == ({1, 2, 3} if between else set())
     if norm == "l0":
         assert [stage.cost for stage in last] == pytest.approx([one[-1].cost] * places, abs=1)

@@ -1,0 +1,91 @@
+"""Make an adversarial point nearer in l1 by forward passes alone: undo one of the elements that it changes, and change another in
+its place as far as one of the other points does.
+
+Where training has put thresholds into the first layer, the gradient does not tell what an element is worth before it is changed
+far; the points that other runs led to do. On linf-trained MNIST networks, where five or six pixels are changed, thirty such trials
+lower the norm as far as another thirty gradients from a new start.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrobust import ops
+from pyrobust._checks import Bounds
+from pyrobust.attacks._common import Model, rows_like
+from pyrobust.attacks._search import is_adversarial
+
+TRIALS = 3  # that take as long as a gradient: a backward pass has twice the operations of a forward pass
+_NEARER = (
+    0.997  # a trial may be this far at most, in units of the distance before; less gains too little to take its place
+)
+
+
+class Changes:
+    """What adversarial points change in the inputs.
+
+    Attributes:
+        furthest: like the inputs, the change of each element that is the largest of all points.
+        total: the sum of the sizes of its changes.
+    """
+
+    def __init__(self, inputs: Tensor) -> None:
+        self.furthest, self.total = torch.zeros_like(inputs), torch.zeros_like(inputs)
+
+    def add(self, change: Tensor, adversarial: Tensor) -> None:
+        """(N, …) from the inputs to a point of each sample, where that is adversarial."""
+        change = torch.where(rows_like(adversarial, change), change, 0)
+        size = change.abs()
+        self.furthest = torch.where(size > self.furthest.abs(), change, self.furthest)
+        self.total += size
+
+
+@torch.no_grad()
+def exchange_elements(
+    model: Model,
+    inputs: Tensor,
+    labels: Tensor,
+    points: Tensor,
+    changes: Changes,
+    bounds: Bounds,
+    *,
+    trials: int,
+    targeted: bool,
+    draw: int,
+    **keys: Any,
+) -> Tensor:
+    """Points nearer in l1 than ``points``, where such are found; others come back as they are.
+
+    In each trial element i is undone and j changed as in v, the furthest changes, by no more than 0.997 ‖r‖₁ − ‖r‖₁ + |rᵢ|: i is
+    drawn in proportion to |rᵢ|, j among those that r leaves as they are in proportion to the sum of their changes. What is
+    adversarial takes the point's place.
+
+    Args:
+        trials: forward passes.
+        draw: of the first trial's random numbers; the next trials have the next ones.
+        keys: ``seed`` and ``sample_ids`` of the random numbers.
+    """
+    best = (points - inputs).flatten(1)
+    furthest, total = changes.furthest.flatten(1), changes.total.flatten(1)
+    for trial in range(trials):
+        size = best.abs()
+        own = size > 0
+        # The largest log(u) / w, with u uniform, is at an element in proportion to its weight w.
+        uniform = ops.sample_lp_ball(size, math.inf, 0.5, step=draw + trial, **keys).add_(0.5)
+        weight = torch.where(own, size, total)
+        race = torch.where(weight > 0, uniform.log_() / weight, -math.inf)
+        leaving = race.masked_fill(~own, -math.inf).argmax(1, keepdim=True)
+        entering = race.masked_fill(own, -math.inf).argmax(1, keepdim=True)
+        most = _NEARER * size.sum(1, keepdim=True)
+        tried = best.scatter(1, leaving, 0.0)
+        room = (most - tried.abs().sum(1, keepdim=True)).clamp_(min=0)
+        tried.scatter_(1, entering, furthest.gather(1, entering).clamp(-room, room))
+        reached = (inputs + tried.view_as(inputs)).clamp_(*bounds)
+        adversarial = is_adversarial(model(reached), labels, targeted)
+        nearer = adversarial & (tried.abs().sum(1) <= most.squeeze(1))
+        best = torch.where(nearer.unsqueeze(1), tried, best)
+    return (inputs + best.view_as(inputs)).clamp_(*bounds)
