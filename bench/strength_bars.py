@@ -11,7 +11,7 @@ from bench.roster import BUDGETS
 OPTIMALITY = {"linf": 0.99, "l2": 0.99, "l1": 0.99, "l0": 0.98, "l0-values": 0.98}
 ALONE = {"pdpgd 1000": ("linf", "l1"), "pdgd 1000": ("l2",)}
 ALONE_OPTIMALITY = 0.95
-SAME = 0.99  # of a budget are gradients of its class: peers that search for a constant spend 999
+SAME = 0.99  # a peer that spends this share of a budget is compared with it: FAB's 9 × 111 gradients with 1000
 
 
 def bars(rows: list[report.Row]) -> list[report.Row]:
@@ -35,7 +35,7 @@ def compare(rows: dict[str, report.Row]) -> Iterable[tuple[float, str]]:
     """(mean of ours over that of the peer, the peer's name), for the largest budget that spends no more gradients.
 
     The means are over the samples that both broke; inf where the peer broke more of them. In l1 and l0 ours counts as its whole
-    budget, as part of that goes to forward passes, three for a gradient.
+    budget, to the percent, as part of that goes to forward passes, three for a gradient.
     """
     ours = [(budget, rows[name]) for budget in BUDGETS if (name := f"minimum_norm {budget}") in rows]
     for row in rows.values():

@@ -34,7 +34,7 @@ class Stage(NamedTuple):
         steps: of the attack; of the one that leads to where a run starts.
         refine: steps of the run from a start; gradients that a prune or an exchange takes as long as.
         restarts: of the attack.
-        draw: from 0 on: tells the noise of stages apart.
+        draw: from 0 on: tells the noise of stages apart; for "exchange" of the first trial, the next ones follow.
         rank: for "towards": of the class by its logit at the input, 1 the second of those that are not the label. For "again",
             "prune" and "exchange": of the point, 0 the nearest. For "between": of the point beside the nearest.
         mix: share of noise in the points to start at; 0: the input. For "between": of elements that are noise.
@@ -88,7 +88,7 @@ _SHARES: dict[str, dict[float, dict[str, float]]] = {
 class _Starts(NamedTuple):
     """Starts of a norm: the share of the budget of one run from a start; how many of them from images mixed with noise; whether
     another class than the nearest is aimed at; how many from between two of the nearest points; how many of the nearest points
-    are gone on from, and for how many units; for how many each of these exchanges elements before."""
+    are gone on from, and for how many units; for how many units each exchanges elements before that."""
 
     unit: float
     noise: int

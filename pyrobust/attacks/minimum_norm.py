@@ -161,15 +161,16 @@ def minimum_norm(
         several = inputs.ndim == 4 and inputs.shape[1] > 1
         stages = plan(name, budget, 1 if targeted else len(ranked) - 1, several=several, reserved=int(projects))
         pool = Pool(1 + max((stage.rank for stage in stages if not stage.is_start), default=-1))
-        changes = Changes(inputs)
+        changes, exchanges = Changes(inputs), any(stage.name == "exchange" for stage in stages)
         for stage in stages:
             before = nearest.distance
             points = runner.points(stage, nearest.adv, pool, changes)
             if stage.norm is not None:
                 points = sparsest(points)
             adversarial, distance = offer(points, nearest)
-            changes.add(points - inputs, adversarial)
             if stage.adds:
+                if exchanges:
+                    changes.add(points - inputs, adversarial)
                 pool.add((distance, points, torch.full_like(labels, len(found))))
                 found.append(distance)
             elif stage.goes_on:

@@ -70,6 +70,7 @@ ATTACKS = {
     **{f"apgd-{norm}": functools.partial(apgd, norm=norm, eps=0.1, steps=10, restarts=2) for norm in apgd.norms},
     "pdgd": functools.partial(pdgd, steps=60),
     **{f"minimum_norm-{norm}": functools.partial(minimum_norm, norm=norm, budget=60) for norm in models.NORMS},
+    "minimum_norm-l1-every-stage": functools.partial(minimum_norm, norm="l1", budget=450),
     **{f"pdpgd-{norm}": functools.partial(pdpgd, norm=norm, steps=60, restarts=2) for norm in models.NORMS},
     "carlini_wagner-l2": functools.partial(carlini_wagner, steps=15, search_steps=3, const=1.0, restarts=2),
     "carlini_wagner-linf": functools.partial(carlini_wagner, norm="linf", steps=15, search_steps=3, restarts=2),
