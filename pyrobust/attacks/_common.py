@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from pyrobust._checks import Bounds, check_bounds, check_inputs, check_labels, check_logits
 from pyrobust._checks import Model as Model
 
+FORWARDS = 3  # forward passes that take as long as a gradient: that is one, and a backward pass of twice the operations
+
 
 @contextmanager
 def undisturbed(model: Model, eval_mode: bool = True) -> Iterator[None]:

@@ -8,7 +8,6 @@ far; the points that other runs led to do.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Model, rows_like
+from pyrobust.attacks._queries import uniform
 from pyrobust.attacks._search import is_adversarial
 
-TRIALS = 3  # that take as long as a gradient: a backward pass has twice the operations of a forward pass
 _GAIN = 0.003  # by how much nearer a trial is at least, in units of the distance before: less is not worth a place
 
 
@@ -52,8 +51,9 @@ def exchange_elements(
     *,
     trials: int,
     targeted: bool,
+    seed: int,
+    sample_ids: Tensor,
     draw: int,
-    **keys: Any,
 ) -> Tensor:
     """Points nearer in l1 than ``points``, where such are found; others come back as they are.
 
@@ -63,20 +63,18 @@ def exchange_elements(
 
     Args:
         trials: forward passes.
-        draw: of the first trial's random numbers; the next trials have the next ones.
-        keys: ``seed`` and ``sample_ids`` of the random numbers.
+        seed, sample_ids, draw: key the random numbers of the first trial; the next trials have the next draws.
     """
     best = points
     change = (points - inputs).flatten(1)
     furthest, total = changes.furthest.flatten(1), changes.total.flatten(1)
-    wide = torch.promote_types(inputs.dtype, torch.float32)  # in which log(u) has more than a few hundred values
     for trial in range(trials):
         size = change.abs()
         own = size > 0
         # The largest log(u) / w, with u uniform, is at each element with a probability in proportion to its weight w.
-        weight = torch.where(own, size, total).to(wide)
-        uniform = ops.sample_lp_ball(weight, math.inf, 0.5, step=draw + trial, **keys).add_(0.5)
-        race = torch.where(weight > 0, uniform.log_() / weight, -math.inf)
+        weight = torch.where(own, size, total)
+        draws = uniform(sample_ids, size.shape[1], seed, draw + trial)
+        race = torch.where(weight > 0, draws.log_() / weight, -math.inf)
         leaving = race.masked_fill(~own, -math.inf).argmax(1, keepdim=True)
         chance, entering = race.masked_fill(own, -math.inf).max(1, keepdim=True)
         room = size.gather(1, leaving) - _GAIN * ops.lp_norm(change, "l1").unsqueeze(1)
@@ -86,8 +84,6 @@ def exchange_elements(
         reached = (inputs + tried.view_as(inputs)).clamp_(*bounds)
         possible = (room > 0) & (chance > -math.inf)
         nearer = is_adversarial(model(reached), labels, targeted) & possible.squeeze(1)
-        best, change = (
-            torch.where(rows_like(nearer, best), reached, best),
-            torch.where(nearer.unsqueeze(1), tried, change),
-        )
+        best = torch.where(rows_like(nearer, best), reached, best)
+        change = torch.where(nearer.unsqueeze(1), tried, change)
     return best

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Model, logits_and_grad, rows_like
+from pyrobust.attacks._common import FORWARDS, Model, logits_and_grad, rows_like
 from pyrobust.attacks._descent import margin_and_seed
 from pyrobust.attacks._polish import over_groups
 
@@ -24,11 +24,8 @@ _TENURE = 5  # rounds that a pixel which was exchanged stays away
 
 
 def rounds_within(steps: int) -> int:
-    """How many rounds, of a gradient and 32 forward passes each, take as long as so many gradients.
-
-    A gradient is a forward and a backward pass, of twice the operations.
-    """
-    return 3 * steps // (3 + _TRIALS)
+    """How many rounds, of a gradient and 32 forward passes each, take as long as so many gradients."""
+    return FORWARDS * steps // (FORWARDS + _TRIALS)
 
 
 def prune_groups(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Model
-from pyrobust.attacks._exchange import TRIALS, Changes, exchange_elements
+from pyrobust.attacks._common import FORWARDS, Model
+from pyrobust.attacks._exchange import Changes, exchange_elements
 from pyrobust.attacks._pool import Pool
 from pyrobust.attacks._pruning import prune_groups
 from pyrobust.attacks._stages import Stage
@@ -49,7 +49,7 @@ class Runner:
         Args:
             best: like the inputs, the nearest points so far.
             pool: of (distance, points, …), those that starts have led to.
-            changes: of all points so far.
+            changes: of the points that all runs have led to.
         """
         norm, restarts = stage.norm or self.norm, {"restarts": stage.restarts}
         primal_dual = pdgd if norm == "l2" else pdpgd
@@ -73,7 +73,7 @@ class Runner:
             case "exchange":
                 return exchange_elements(
                     self.model, self.inputs, self.labels, pool.places[stage.rank][1], changes, self.bounds,
-                    trials=TRIALS * stage.refine, targeted=self.targeted, draw=stage.draw, **self._keys(),
+                    trials=FORWARDS * stage.refine, targeted=self.targeted, draw=stage.draw, **self._keys(),
                 )  # fmt: skip
             case "refine":
                 return self._call(primal_dual, norm, stage.refine, starts=best)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, TypeVar
 
-from pyrobust.attacks._exchange import TRIALS
+from pyrobust.attacks._common import FORWARDS
 from pyrobust.attacks._runs import LEAD
 
 _T = TypeVar("_T")
@@ -186,7 +186,7 @@ def plan(norm: str, budget: int, classes: int, *, several: bool = False, reserve
     ]
     each = int(starts.exchange * unit)
     stages += [
-        Stage("exchange", 0, each, draw=_EXCHANGE + TRIALS * each * place, rank=place)
+        Stage("exchange", 0, each, draw=_EXCHANGE + FORWARDS * each * place, rank=place)
         for place in range(starts.places * rounds if each > 0 else 0)
     ]
     stages += [Stage("again", 0, int(starts.further * unit), rank=place) for place in range(starts.places * rounds)]

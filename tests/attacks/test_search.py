@@ -7,7 +7,7 @@ import torch
 from oracles import row_norm
 
 from pyrobust.attacks import minimum_norm
-from pyrobust.attacks._exchange import TRIALS
+from pyrobust.attacks._common import FORWARDS
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups
 from pyrobust.attacks._pruning import rounds_within
 from pyrobust.attacks._runner import Runner
@@ -95,7 +95,7 @@ def test_every_start_is_gone_on_from(norm):
     assert (exchanged > 0) == (norm == "l1")
     # What is left: a gradient at most for each of up to two runs in each attack after its first.
     assert 1000 - exchanged - 2 * len(found.stages) <= found.gradients <= 1000 - exchanged
-    assert found.forwards >= found.gradients + TRIALS * exchanged
+    assert found.forwards >= found.gradients + FORWARDS * exchanged
 
 
 def test_starts_agree_on_a_linear_model():
@@ -163,7 +163,7 @@ def test_a_plan_spends_its_budget(norm, budget, classes, several):
     draws = [stage.draw for stage in stages if stage.mix]
     for stage in stages:
         if stage.name == "exchange":
-            draws += range(stage.draw, stage.draw + TRIALS * stage.refine)
+            draws += range(stage.draw, stage.draw + FORWARDS * stage.refine)
     assert len(set(draws)) == len(draws), "two stages have the same random numbers"
 
 
