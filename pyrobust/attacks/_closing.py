@@ -47,9 +47,10 @@ def close_in(
     """Steps ``first`` … ``steps`` − 1 from ``state.adv``, whose sizes fall exponentially from the first to the last of
     ``step_size``, in units of ε (within fewer than 60 steps, not as far); True where the callback asked to stop.
 
-    x' ← Π(x' + α ε v), v the signs of the cross-entropy's gradient (linf), its direction (l2), or the signs of the largest
-    gradients of the margin (l1), and Π onto {‖x' − x‖ ≤ ε} ∩ bounds with ε = (1 − γ) · nearest distance; the whole box
-    where nothing was found yet. Leaves the last point, not yet predicted, in ``state``.
+    x' ← Π(x' + α ε v), v the signs of the gradient (linf), its direction (l2), or the signs of its largest values (l1), and Π
+    onto {‖x' − x‖ ≤ ε} ∩ bounds with ε = (1 − γ) · nearest distance; the whole box where nothing was found yet. In l1 the gradient
+    is the margin's; in linf and l2 first the cross-entropy's, which weighs all classes, and from the middle of the steps on the
+    margin's: where the boundary is flat, the other ends a percent farther. Leaves the last point, not yet predicted, in ``state``.
     """
     low, high = bounds
     farthest = ops.lp_norm(torch.maximum(inputs - low, high - inputs), norm)
@@ -59,7 +60,7 @@ def close_in(
     def ascent(logits: Tensor) -> Tensor:
         nonlocal margin
         margin, seed = margin_and_seed(logits, labels, targeted)
-        if norm == "l1":
+        if norm == "l1" or 2 * k >= first + steps:
             return seed.neg_()
         towards = _others(logits.to(seed.dtype), labels).scatter_(1, labels.unsqueeze(1), -1.0)
         return towards.neg_() if targeted else towards

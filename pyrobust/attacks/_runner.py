@@ -16,12 +16,13 @@ from pyrobust.attacks._common import FORWARDS, Model
 from pyrobust.attacks._exchange import Changes, exchange_elements
 from pyrobust.attacks._pool import Pool
 from pyrobust.attacks._pruning import prune_groups
-from pyrobust.attacks._stages import Stage
+from pyrobust.attacks._stages import CANDIDATES, Stage
 from pyrobust.attacks._starts import mixed
 from pyrobust.attacks.ddn import ddn
 from pyrobust.attacks.pdgd import pdgd
 from pyrobust.attacks.pdpgd import pdpgd
 from pyrobust.attacks.sigma_zero import sigma_zero
+from pyrobust.attacks.superdeepfool import superdeepfool
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Runner:
         match stage.name:
             case "ddn":
                 return self._call(ddn, norm, stage.steps, **restarts)
+            case "superdeepfool":
+                return superdeepfool(
+                    self.model, self.inputs, self.labels, steps=stage.steps // CANDIDATES, candidates=CANDIDATES, search_steps=0,
+                    bounds=self.bounds, **self._keys(),
+                )  # fmt: skip
             case "sigma_zero":
                 return self._call(sigma_zero, norm, stage.cost)
             case "pdpgd" | "pdgd":

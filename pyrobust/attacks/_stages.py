@@ -31,7 +31,7 @@ class Stage(NamedTuple):
             points that these lead to from there, started from; "between" two of the nearest points so far, started from;
             "again", one of the nearest points of those; "refine", the nearest point so far; one of the nearest points made
             sparser by "prune" (``_pruning.py``), or nearer by "exchange" (``_exchange.py``).
-        steps: of the attack; of the one that leads to where a run starts.
+        steps: of the attack (superdeepfool: gradients, `CANDIDATES` a step); of the one that leads to where a run starts.
         refine: steps of the run from a start; gradients that a prune or an exchange takes as long as.
         restarts: of the attack.
         draw: from 0 on: tells the noise of stages apart; for "exchange" of the first trial, the next ones follow.
@@ -77,10 +77,10 @@ class Stage(NamedTuple):
         return self.name in ("again", "prune", "exchange")
 
 
-# Up to these budgets, shares of the attacks that are good within few steps.
+# Up to these budgets, shares of the attacks that are good within few steps. The first one has what is left.
 _SHARES: dict[str, dict[float, dict[str, float]]] = {
     "linf": {449: {"pdpgd": 1.0}},
-    "l2": {149: {"ddn": 0.25, "noise": 0.25, "refine": 0.5}, 449: {"pdgd": 1.0}},
+    "l2": {149: {"ddn": 0.12, "superdeepfool": 0.2, "noise": 0.2, "refine": 0.48}, 449: {"pdgd": 1.0}},
     "l1": {449: {"pdpgd": 1.0}},
 }
 
@@ -124,7 +124,8 @@ class _Sparse(NamedTuple):
 
 
 # By the largest budget that they are for; by whether pixels have several values. Where they have one, and are often black or
-# white, the sparsest points come from l1, and mostly from noise; on colour images attacks of l0 itself find sparser ones.
+# white, the sparsest points come from l1, and mostly from noise; on colour images attacks of l0 itself find sparser ones,
+# pdpgd within fewer steps than sigma_zero.
 _SPARSE: dict[bool, dict[float, _Sparse]] = {
     False: {
         99: _Sparse(own=0.6, unit=0.4, noise=1),
@@ -134,9 +135,9 @@ _SPARSE: dict[bool, dict[float, _Sparse]] = {
         math.inf: _Sparse(own=0.06, unit=0.03, noise=22, prunes=2, prune=0.14),
     },
     True: {
-        99: _Sparse(sigma_zero=1.0),
-        199: _Sparse(sigma_zero=0.6, prunes=1, prune=0.4),
-        449: _Sparse(sigma_zero=0.5, prunes=1, prune=0.5),
+        99: _Sparse(pdpgd=1.0),
+        199: _Sparse(pdpgd=0.4, prunes=1, prune=0.6),
+        449: _Sparse(pdpgd=0.5, prunes=1, prune=0.5),
         math.inf: _Sparse(pdpgd=0.3, sigma_zero=0.2, prunes=2, prune=0.25),
     },
 }
@@ -148,6 +149,7 @@ _FROM: dict[str, tuple[tuple[float, str | None], ...]] = {
     "l1": ((0.5, "l2"), (0.5, None), (0.75, "l2"), (0.75, None)),
 }
 _FIRST_FROM: dict[str, tuple[tuple[float, str | None], ...]] = {"l2": ((0.0, "linf"), (0.1, "linf"))}  # before those
+CANDIDATES = 2  # classes that superdeepfool considers
 _OWN = 3.5  # units of the run from the input
 _MIX = 0.5  # of noise, in the longest run of a further round
 _OTHERS = 3  # places beside the nearest that starts lie between in turn
@@ -170,9 +172,9 @@ def plan(norm: str, budget: int, classes: int, *, several: bool = False, reserve
         return _sparse(free, rounds, _of(_SPARSE[several], budget))
     for most, shares in _SHARES[norm].items():
         if budget <= most:
-            steps = [int(share * free) for share in shares.values()]
-            steps[0] += free - sum(steps)
-            return [_few_steps(name, count) for name, count in zip(shares, steps, strict=True) if count > 0]
+            steps = {name: _usable(name, int(share * free), classes) for name, share in shares.items()}
+            steps[next(iter(steps))] += free - sum(steps.values())
+            return [_few_steps(name, count) for name, count in steps.items() if count > 0]
     starts = _of(_STARTS[norm], budget)
     unit = int(starts.unit * free / rounds)
     stages = [
@@ -211,6 +213,13 @@ def _sparse(budget: int, rounds: int, shares: _Sparse) -> list[Stage]:
         stages += [Stage("prune", 0, each, rank=place) for place in range(prunes)]
     first, left = stages[0], budget - sum(stage.cost for stage in stages)
     return [first._replace(steps=first.steps + left // first.restarts), *stages[1:]]
+
+
+def _usable(name: str, gradients: int, classes: int) -> int:
+    """How many of them a stage can spend: superdeepfool a few each step, and none where there is no choice of classes."""
+    if name != "superdeepfool":
+        return gradients
+    return gradients - gradients % CANDIDATES if classes >= CANDIDATES else 0
 
 
 def _few_steps(name: str, steps: int) -> Stage:

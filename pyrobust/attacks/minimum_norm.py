@@ -91,10 +91,10 @@ def minimum_norm(
     runs that close in from the input, towards its two likeliest other classes, and from images mixed with noise, in l2 and l1
     partly by way of another norm; then in l2 and l1 from halfway between two of the nearest points so far, where 15 % of the
     elements are noise; in l1 the nearest few points exchange elements for those of others, judged by forward passes; the nearest
-    few are gone on from, and the nearest of all is refined last. Smaller budgets go to one or two attacks that are good within
-    few steps. In l0, where pixels have one value, these are runs that minimise the l1 norm, from the input and from images mixed
-    with noise, and whose points are made as sparse as they can by forward passes; on colour images :func:`sigma_zero`, and from
-    450 gradients on :func:`pdpgd` too. The sparsest one or two points are pruned: pixels that are not needed are undone, and
+    few are gone on from, and the nearest of all is refined last. Smaller budgets go to a few attacks that are good within few
+    steps. In l0, where pixels have one value, these are runs that minimise the l1 norm, from the input and from images mixed
+    with noise, and whose points are made as sparse as they can by forward passes; on colour images :func:`pdpgd`, and from 450
+    gradients on :func:`sigma_zero` too. The sparsest one or two points are pruned: pixels that are not needed are undone, and
     others exchanged until one is not, a gradient telling which 32 changes are worth a forward pass. Each further thousand of
     ``budget`` is as many starts again, from noise and (not in l0) towards further classes.
 

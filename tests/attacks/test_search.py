@@ -204,6 +204,16 @@ def test_further_thousands_start_elsewhere(norm):
         assert {stage.name for stage in colour[2:]} == {"prune"}
 
 
+def test_small_budgets_go_to_a_few_attacks():
+    names = {classes: [stage.name for stage in plan("l2", 100, classes)] for classes in (1, 9)}
+    assert names == {9: ["ddn", "superdeepfool", "noise", "refine"], 1: ["ddn", "noise", "refine"]}
+    assert next(stage.cost for stage in plan("l2", 100, 9) if stage.name == "superdeepfool") % 2 == 0, (
+        "two classes a step"
+    )
+    for budget, stages in ((50, ["pdpgd"]), (100, ["pdpgd", "prune"]), (300, ["pdpgd", "prune"])):
+        assert [stage.name for stage in plan("l0", budget, 9, several=True)] == stages
+
+
 def test_more_budget_and_another_seed_change_the_result():
     model, x = models.union()
     labels = torch.zeros(len(x), dtype=torch.int64)
