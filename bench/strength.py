@@ -69,9 +69,7 @@ def run(
         for norm in norms:
             if norm == "l0-values" and (inputs.ndim < 4 or inputs.shape[1] == 1):
                 continue
-            title = (
-                f"{norm} on {recipe.name}: {len(labels)} images of the {half} half, clean accuracy {clean:.3f} {note}"
-            )
+            title = f"{norm} on {recipe.name}: {len(labels)} images of the {half} half, clean accuracy {clean:.3f} {note}".rstrip()
             rows += _table(title, recipe.name, model, inputs, labels, norm, half, only, heavy, smoke, plots)
     found = bars(rows)
     report.show_bars(found)

@@ -25,10 +25,11 @@ def draw(path: Path, rows: list[report.Row], title: str) -> None:
     reach = 2 * metrics.largest_distance(ranked[0]["distances"])
     with styled():
         figure, (axis,) = panels([""], height=3.4)
+        figure.set_figwidth(7.2)
         axis.set_title(title.replace(": ", "\n", 1), loc="left", fontsize=6.5)
         for peer, shades in (
-            (False, COLOURS),
             (True, ("#555555", "#777777", "#999999", "#aaaaaa", "#bbbbbb", "#cccccc")),
+            (False, COLOURS),
         ):
             shown = [row for row in ranked if row["peer"] is peer][:LINES]
             for row, colour in reversed(list(zip(shown, shades, strict=False))):
@@ -49,8 +50,13 @@ def draw(path: Path, rows: list[report.Row], title: str) -> None:
         axis.set_ylabel("robust accuracy (%)")
         # Drawn from the weakest to the strongest, so that this one is on top; listed the other way round.
         handles = axis.get_legend_handles_labels()[0][::-1]
-        axis.legend(
-            handles=handles, fontsize=6, title="attack (optimality)", title_fontsize=6, frameon=True, edgecolor="none"
+        figure.legend(
+            handles=handles,
+            loc="outside right center",
+            fontsize=6,
+            title="attack (optimality)",
+            title_fontsize=6,
+            frameon=False,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(figure))

@@ -108,7 +108,7 @@ def _shown(title: str, rows: list[report.Row], place: str, names: tuple[str, ...
         if row.get("gradients") is not None:
             line.setdefault("gradients", f"{row['gradients']:.0f}")
     cells = [
-        [attack, ours or "not here", *(line.get(name, "–") for name in (*names, "gradients"))]
+        [attack, ours or "not run", *(line.get(name, "–") for name in (*names, "gradients"))]
         for (attack, ours), line in lines.items()
     ]
     return f"{title}\n\n{table(['attack', 'ours', *names, 'gradients'], cells)}\n"
