@@ -48,7 +48,7 @@ def draw(path: Path, rows: list[report.Row], title: str) -> None:
         axis.set_ylim(0, 102)
         axis.set_xlabel(eps_label("l0" if title.startswith("l0") else ""))
         axis.set_ylabel("robust accuracy (%)")
-        # Drawn from the weakest to the strongest, so that this one is on top; listed the other way round.
+        # Peers are drawn first, then ours, each from the weakest to the strongest; listed the other way round.
         handles = axis.get_legend_handles_labels()[0][::-1]
         figure.legend(
             handles=handles,

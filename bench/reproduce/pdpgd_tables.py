@@ -105,7 +105,7 @@ def _head(call: Run, samples: int) -> str:
         f"The first {samples} test images of each network (paper: 1000). The networks are Madry's on MNIST and that of Croce and "
         f"Hein on CIFAR-10{width}, trained here: {described}. The paper attacks the published ones. Each cell: paper / **ours**; – "
         "where a table cannot be read or nothing was measured. *thesis*: the parameters of §5.4; *default*: this library's own; "
-        "*not run*: what takes `--heavy`, and B&B and DAA-1, which this library does not have. "
+        "*not run*: what takes `--heavy` or more `--restarts`, and B&B and DAA-1, which this library does not have. "
         "Every point is predicted again, and only what passes counts.\n"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,10 +24,23 @@ def _rows_of_chunk(point: Tensor) -> int:
     return 1 if point.device.type == "cpu" else max(1, _CHUNK // point.numel())
 
 
-def pull_back(logits: Tensor, point: Tensor, seeds: Tensor, keep: bool = False) -> Iterator[Tensor]:
-    """The gradients of ⟨seed, logits⟩ for seeds (k, N, K), in chunks (c, N, …) whose lengths add up to k; ``keep`` the graph
-    for another pass."""
-    chunk, start = _rows_of_chunk(point), 0
+def pull_back(
+    logits: Tensor,
+    point: Tensor,
+    seeds: Tensor,
+    *,
+    keep: bool = False,
+    batched: bool = True,
+    again: Callable[[], tuple[Tensor, Tensor]] | None = None,
+) -> Iterator[Tensor]:
+    """The gradients of ⟨seed, logits⟩ for seeds (k, N, K), in chunks (c, N, …) whose lengths add up to k.
+
+    Args:
+        keep: the graph for another pass.
+        batched: take several at once where that is faster.
+        again: gives (point, logits) once more: the graph of a model that torch.compile made may be good for one pass alone.
+    """
+    chunk, start, once = _rows_of_chunk(point) if batched else 1, 0, False
     while start < len(seeds):
         part = seeds[start : start + chunk]
         if len(part) > 1:
@@ -39,14 +52,23 @@ def pull_back(logits: Tensor, point: Tensor, seeds: Tensor, keep: bool = False) 
                 chunk = 1
                 continue
         else:
-            (row,) = torch.autograd.grad(logits, point, part[0], retain_graph=keep or start + 1 < len(seeds))
+            if once and again is not None:
+                point, logits = again()
+            try:
+                more = (keep or start + 1 < len(seeds)) and not once
+                (row,) = torch.autograd.grad(logits, point, part[0], retain_graph=more)
+            except RuntimeError as error:
+                if again is None or once or "donated buffer" not in str(error):
+                    raise
+                once = True
+                continue
             rows = row.unsqueeze(0)
         yield rows
         start += len(part)
 
 
 def class_gradients(model: Model, points: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The logits, and the gradients of several of them, by one forward pass.
+    """The logits, and the gradients of several of them, by one forward pass (of a compiled model, some more).
 
     Args:
         model: from (N, …) to logits (N, K).
@@ -56,15 +78,16 @@ def class_gradients(model: Model, points: Tensor, classes: Tensor | None = None)
     Returns:
         (logits (N, K), gradients (N, k, …)), detached. Costs k gradients a sample.
     """
-    point, logits = _forward(model, points)
+    point, logits = forward(model, points)
     if classes is None:
         classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
     seeds = torch.nn.functional.one_hot(classes.T, logits.shape[1]).to(logits.dtype)
-    rows = [row for chunk in pull_back(logits, point, seeds) for row in chunk]
+    rows = [row for chunk in pull_back(logits, point, seeds, again=lambda: forward(model, points)) for row in chunk]
     return logits.detach(), torch.stack(rows, 1)
 
 
-def _forward(model: Model, points: Tensor) -> tuple[Tensor, Tensor]:
+def forward(model: Model, points: Tensor) -> tuple[Tensor, Tensor]:
+    """(point, logits): a leaf to differentiate by, and what depends on it."""
     point = points.detach().requires_grad_()
     with torch.enable_grad():
         return point, model(point)
@@ -89,7 +112,8 @@ class Boundary(NamedTuple):
 def nearest_boundary(
     model: Model, points: Tensor, labels: Tensor, classes: Tensor, slope_norm: str, follow: bool = False
 ) -> Boundary:
-    """The boundary j with the least |gap| / ‖normal‖ of its linear model, in one forward pass and k gradients a sample.
+    """The boundary j with the least |gap| / ‖normal‖ of its linear model, in one forward pass (of a compiled model, some
+    more) and k gradients a sample.
 
     Args:
         model: from (N, …) to logits (N, K).
@@ -99,7 +123,7 @@ def nearest_boundary(
         slope_norm: of the normal: the dual of the norm in which distance is measured.
         follow: where a class is ahead of the label, take the one furthest ahead instead.
     """
-    point, logits = _forward(model, points)
+    point, logits = forward(model, points)
     ones = torch.ones_like(classes.T, dtype=logits.dtype).unsqueeze(2)
     seeds = logits.new_zeros(classes.shape[1], *logits.shape).scatter_(2, classes.T.unsqueeze(2), ones)
     seeds.scatter_(2, labels.view(1, -1, 1).expand(len(seeds), -1, 1), -ones)
@@ -109,7 +133,7 @@ def nearest_boundary(
     ahead = (gaps > 0).any(0) & follow
     rank = gap = normal = slope = None
     start = 0
-    for rows in pull_back(logits, point, seeds):
+    for rows in pull_back(logits, point, seeds, again=lambda: forward(model, points)):
         for row, row_gap in zip(rows, gaps[start : start + len(rows)], strict=True):
             row_slope = ops.lp_norm(row, slope_norm).to(wide)
             row_rank = torch.where(ahead, -row_gap, row_gap.abs() / row_slope)  # inf, or NaN, for a normal of zeros

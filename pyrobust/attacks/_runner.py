@@ -60,7 +60,7 @@ class Runner:
             case "superdeepfool":
                 return superdeepfool(
                     self.model, self.inputs, self.labels, steps=stage.steps // CANDIDATES, candidates=CANDIDATES, search_steps=0,
-                    bounds=self.bounds, **self._keys(),
+                    bounds=self.bounds, eval_mode=False, **self._keys(),
                 )  # fmt: skip
             case "sigma_zero":
                 return self._call(sigma_zero, norm, stage.cost)
@@ -99,7 +99,7 @@ class Runner:
             options["norm"] = norm
         options = {
             "labels": self.labels, "targeted": self.targeted, "steps": steps, "bounds": self.bounds, "seed": self.seed,
-            "sample_ids": self.sample_ids, **options,
+            "sample_ids": self.sample_ids, "eval_mode": False, **options,  # the search has set the mode
         }  # fmt: skip
         return attack(self.model, self.inputs, **options)
 

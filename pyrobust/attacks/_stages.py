@@ -31,7 +31,7 @@ class Stage(NamedTuple):
             points that these lead to from there, started from; "between" two of the nearest points so far, started from;
             "again", one of the nearest points of those; "refine", the nearest point so far; one of the nearest points made
             sparser by "prune" (``_pruning.py``), or nearer by "exchange" (``_exchange.py``).
-        steps: of the attack (superdeepfool: gradients, `CANDIDATES` a step); of the one that leads to where a run starts.
+        steps: of the attack (superdeepfool: gradients, ``CANDIDATES`` a step); of the one that leads to where a run starts.
         refine: steps of the run from a start; gradients that a prune or an exchange takes as long as.
         restarts: of the attack.
         draw: from 0 on: tells the noise of stages apart; for "exchange" of the first trial, the next ones follow.
@@ -216,7 +216,7 @@ def _sparse(budget: int, rounds: int, shares: _Sparse) -> list[Stage]:
 
 
 def _usable(name: str, gradients: int, classes: int) -> int:
-    """How many of them a stage can spend: superdeepfool a few each step, and none where there is no choice of classes."""
+    """How many of these the stage can spend: superdeepfool ``CANDIDATES`` a step, and none where there is no choice of classes."""
     if name != "superdeepfool":
         return gradients
     return gradients - gradients % CANDIDATES if classes >= CANDIDATES else 0

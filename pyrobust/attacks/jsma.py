@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._jacobian import forward, pull_back
 from pyrobust.attacks._queries import offer_rows, unfinished
 from pyrobust.attacks._saliency import best_pair, best_single
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
@@ -143,12 +144,12 @@ def _two_gradients(model: Model, points: Tensor, targets: Tensor) -> tuple[Tenso
     Two backward passes of one graph: for two gradients they are faster than a batched one, and ask nothing of the
     model's own functions.
     """
-    point = points.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = model(point)
+    point, logits = forward(model, points)
     chosen = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
-    (towards,) = torch.autograd.grad(logits, point, chosen, retain_graph=True)
-    (others,) = torch.autograd.grad(logits, point, 1 - chosen)
+    seeds = torch.stack([chosen, 1 - chosen])
+    towards, others = torch.cat(
+        list(pull_back(logits, point, seeds, batched=False, again=lambda: forward(model, points)))
+    )
     wide = torch.promote_types(points.dtype, torch.float32)
     return logits.detach(), towards.flatten(1).to(wide), others.flatten(1).to(wide)
 

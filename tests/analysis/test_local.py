@@ -83,7 +83,7 @@ def test_seeds_are_held_for_a_few_classes_at_a_time(monkeypatch: pytest.MonkeyPa
 
     def counted(logits: Tensor, point: Tensor, seeds: Tensor, keep: bool = False) -> Iterator[Tensor]:
         held.append(seeds.numel())
-        return pull_back(logits, point, seeds, keep)
+        return pull_back(logits, point, seeds, keep=keep)
 
     monkeypatch.setattr(local, "pull_back", counted)
     monkeypatch.setattr(local, "SEEDS", 3 * 12 * 9)

@@ -17,6 +17,7 @@ from . import models
 
 NORMS = ("linf", "l2", "l1")
 STEP = {"linf": (2.0, 0.003), "l2": (1.0, 0.003), "l1": (0.7, 0.003)}
+DUAL = {"linf": "l1", "l2": "l2"}
 # Steps end at 0.003 of the radius, and the ball at 0.0005 inside it; the rest covers the last corner that is rounded (linf)
 # and the last values that are exchanged (l1) within sixty steps.
 EXCESS = 1.02
@@ -47,15 +48,24 @@ def test_it_ends_at_the_nearest_point_of_a_linear_model(norm, binding):
     assert found.mean() <= EXCESS * optimum.mean()
 
 
+@pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_nearest_of_many_boundaries_is_met_head_on(norm):
-    """By the cross-entropy's gradient alone, which weighs all 30 classes, it ends 1.5 % beyond the nearest point."""
+def test_the_nearest_of_many_boundaries_is_met_head_on(norm, targeted):
+    """By the cross-entropy's gradient alone, which weighs all 30 classes, it ends 1.8 % (l2: 1.5 %) beyond the nearest point,
+    and with a margin that falls towards the target 18 % (8 %)."""
     model, x = models.linear(30), models.inputs()
     logits = model(x)
     first, second = logits.topk(2, dim=1).indices.T
     far = (x + 0.5 * (model.weight[second] - model.weight[first]).sign().reshape(x.shape)).clamp(0, 1)
-    state, _ = run(norm, model, x, first, far, steps=30)
-    found, optimum = row_norm(state.best - x, norm), model.nearest(x, first, norm, (0.0, 1.0))[0]
+    state, _ = run(norm, model, x, second if targeted else first, far, steps=30, targeted=targeted)
+    found = row_norm(state.best - x, norm)
+    if targeted:  # at least: the other classes may be in the way
+        normal = model.weight[second] - model.weight[first]
+        optimum = (logits.gather(1, first[:, None]) - logits.gather(1, second[:, None]))[:, 0] / row_norm(
+            normal, DUAL[norm]
+        )
+    else:
+        optimum = model.nearest(x, first, norm, (0.0, 1.0))[0]
     assert (found >= optimum * (1 - models.ROUNDING) - models.ROUNDING).all()
     assert (found / optimum).mean() <= 1.007
 

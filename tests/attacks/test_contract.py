@@ -136,7 +136,21 @@ def test_the_mode_of_the_model_is_honoured(attack):
     model, x = network().train(), models.inputs()
     labels = model.eval()(x).argmax(1)
     model.train()
-    assert not torch.equal(attack(model, x, labels), attack(model, x, labels, eval_mode=False))
+    modes = []
+    model.register_forward_hook(lambda module, *_: modes.append(module.training))
+    evaluated, seen = attack(model, x, labels), list(modes)
+    assert not any(seen)
+    assert not torch.equal(evaluated, attack(model, x, labels, eval_mode=False))
+    assert all(modes[len(seen) :])
+
+
+@pytest.mark.parametrize("name", ["deepfool-l2", "superdeepfool", "sparsefool", "fab-l2", "jsma", "minimum_norm-l2"])
+def test_several_gradients_a_step_of_a_compiled_model(name):
+    """Its graph is good for one backward pass."""
+    model, x = network().eval(), models.inputs()
+    labels = model(x).argmax(1)
+    compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(ATTACKS[name](compiled, x, labels), ATTACKS[name](model, x, labels))
 
 
 @every_attack

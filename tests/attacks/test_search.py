@@ -205,13 +205,29 @@ def test_further_thousands_start_elsewhere(norm):
 
 
 def test_small_budgets_go_to_a_few_attacks():
-    names = {classes: [stage.name for stage in plan("l2", 100, classes)] for classes in (1, 9)}
-    assert names == {9: ["ddn", "superdeepfool", "noise", "refine"], 1: ["ddn", "noise", "refine"]}
-    assert next(stage.cost for stage in plan("l2", 100, 9) if stage.name == "superdeepfool") % 2 == 0, (
-        "two classes a step"
-    )
-    for budget, stages in ((50, ["pdpgd"]), (100, ["pdpgd", "prune"]), (300, ["pdpgd", "prune"])):
-        assert [stage.name for stage in plan("l0", budget, 9, several=True)] == stages
+    for budget in range(1, 160):
+        for classes in (1, 9):
+            costs = {stage.name: stage.cost for stage in plan("l2", budget, classes, reserved=int(budget > 1))}
+            assert ("superdeepfool" in costs) == (classes > 1 and 11 <= budget < 150)
+            assert costs.get("superdeepfool", 0) % 2 == 0, "two classes a step"
+            assert next(iter(costs)) == ("ddn" if budget < 150 else "pdgd")
+    for budget, names in ((99, ["pdpgd"]), (100, ["pdpgd", "prune"]), (449, ["pdpgd", "prune"])):
+        assert [stage.name for stage in plan("l0", budget, 9, several=True)] == names
+
+
+@pytest.mark.parametrize("budget", [*range(1, 17), 50, 100, 149])
+def test_small_budgets_are_kept_and_bounds_are_a_unit(budget):
+    model, x = models.linear(7, reach=1.0).double(), models.inputs(dtype=torch.float64)
+    labels = model(x).argmax(1)
+    found = minimum_norm(model, x, labels, budget=budget, return_info=True)
+    assert found.gradients <= budget
+    assert ("superdeepfool" in found.stages) == (budget >= 11)
+    assert (model(found.adv).argmax(1) != labels)[found.norms.isfinite()].all()
+    if budget >= 50:
+        assert found.norms.mean() <= 1.01 * model.nearest(x, labels, "l2", (0.0, 1.0))[0].mean()
+    wide = {"budget": budget, "bounds": (-1.0, 3.0), "return_info": True}
+    wider = minimum_norm(lambda z: model((z + 1) / 4), 4 * x - 1, labels, **wide)
+    torch.testing.assert_close(wider.norms, 4 * found.norms, rtol=1e-3, atol=0)
 
 
 def test_more_budget_and_another_seed_change_the_result():
