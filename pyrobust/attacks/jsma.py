@@ -147,9 +147,8 @@ def _two_gradients(model: Model, points: Tensor, targets: Tensor) -> tuple[Tenso
     point, logits = forward(model, points)
     chosen = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
     seeds = torch.stack([chosen, 1 - chosen])
-    towards, others = torch.cat(
-        list(pull_back(logits, point, seeds, batched=False, again=lambda: forward(model, points)))
-    )
+    rows = pull_back(logits, point, seeds, batched=False, again=lambda: forward(model, points))
+    towards, others = (row[0] for row in rows)
     wide = torch.promote_types(points.dtype, torch.float32)
     return logits.detach(), towards.flatten(1).to(wide), others.flatten(1).to(wide)
 
