@@ -41,7 +41,9 @@ def run(device: torch.device, *, smoke: bool, steps: int = 0, rounds: int = 0, o
     rows: list[report.Row] = []
     for entry in (*FIRST_ORDER, *OTHERS):
         if only in entry.name:
+            began = time.monotonic()
             rows += _rows(entry, subject, device, steps, rounds, 0.02 if smoke else 0.2, with_peers=not smoke)
+            print(f"  {entry.name}: {time.monotonic() - began:.0f} s", flush=True)  # the whole takes half an hour
     ours = [row for row in rows if not row["peer"]]
     where = f"{subject.name}, batch {batch} ({subject.note})"
     report.table(f"Wall time over the same passes alone: {where}", ours, COLUMNS)
