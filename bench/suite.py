@@ -23,6 +23,7 @@ from pyrobust.evaluation.attacks import Attack, resolve
 BAR = 1.10
 PEER_S = 1.0  # of a peer: the seconds after which it gets no further round
 SLOW_S = 5.0  # a peer that takes longer is timed by its counted run alone
+CLASSES = 10
 COLUMNS = ("attack", "steps", "forwards", "gradients", "ms", "bare_ms", "over_bare", "over_bare_median")
 PEER_COLUMNS = ("attack", "peer", "forwards", "gradients", "ms", "over_ours")
 
@@ -122,8 +123,10 @@ def _peer(
 
 
 def _call(attack: Attack, subject: Subject, entry: Entry, options: Options, steps: int, model: nn.Module) -> Tensor:
+    labels = (subject.labels + 1) % CLASSES if entry.targeted else subject.labels
     offered = {
         "norm": entry.norm,
+        "targeted": entry.targeted,
         "eps": EPS.get(entry.norm),
         "steps": steps,
         "budget": 3 * steps,
@@ -134,4 +137,4 @@ def _call(attack: Attack, subject: Subject, entry: Entry, options: Options, step
         offered |= {"guides": subject.inputs.roll(1, 0), "layer": subject.model[-2]}  # type: ignore[index]
     if entry.attack == "transfer":  # the passes of the substitute count like those of the model
         offered |= {"substitute": model, "attack": partial(attacks.bim, eps=EPS["linf"], steps=steps)}
-    return attack.run(model, subject.inputs.clone(), subject.labels, **offered)
+    return attack.run(model, subject.inputs.clone(), labels, **offered)

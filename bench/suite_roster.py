@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
@@ -24,6 +24,7 @@ class Entry:
         peers: the same attack elsewhere, "adv_lib:ddn", and its options.
         variant: tells rows of the same attack and norm apart.
         first_order: it takes one gradient or so a step: its wall time has a bar.
+        targeted: all run towards the next class.
     """
 
     attack: str
@@ -32,6 +33,7 @@ class Entry:
     peers: Mapping[str, Options] = field(default_factory=dict)
     variant: str = ""
     first_order: bool = True
+    targeted: bool = False
 
     @property
     def name(self) -> str:
@@ -119,13 +121,14 @@ FIRST_ORDER = (
 )  # fmt: skip
 # The search for a pair of values costs JSMA more than its gradients, and the others take few gradients or none.
 OTHERS = tuple(
-    Entry(attack, norm, options, peers, first_order=False)
-    for attack, norm, options, peers in (
-        ("jsma", "l0", {"gamma": 0.002}, {"art:SaliencyMapMethod": {"gamma": 0.002}}),
-        ("hop_skip_jump", "l2", {"queries": 10}, {}),
-        ("simba", "l2", {}, {}),
-        ("one_pixel", "l0", {"population": 10}, {}),
-        ("pixel_swap", "l0", {}, {}),
-        ("transfer", "linf", {}, {}),
+    replace(entry, first_order=False)
+    for entry in (
+        Entry("jsma", "l0", {"gamma": 0.002}, variant="best of all targets"),
+        Entry("jsma", "l0", {"gamma": 0.002}, {"art:SaliencyMapMethod": {"gamma": 0.002}}, "one target", targeted=True),
+        Entry("hop_skip_jump", "l2", {"queries": 10}),
+        Entry("simba", "l2"),
+        Entry("one_pixel", "l0", {"population": 10}),
+        Entry("pixel_swap", "l0"),
+        Entry("transfer", "linf"),
     )
 )

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, check_labels, check_logits
 from pyrobust.attacks._common import Callback, Model, replace_rows_
+from pyrobust.attacks._jacobian import forward
 from pyrobust.attacks._search import is_adversarial
 
 EXPONENTS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
@@ -73,11 +74,28 @@ def loss_of(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     return loss(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
 
-def logits_loss_grad(model: Model, adv: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward and one backward pass: logits, loss of each sample (float32 at least) and its gradient, detached."""
-    point = adv.detach().requires_grad_()
+class Begun(NamedTuple):
+    """A forward pass whose backward pass is still to come: the leaf, and the logits that depend on it."""
+
+    point: Tensor
+    logits: Tensor
+
+
+def begin(model: Model, inputs: Tensor, labels: Tensor) -> Begun:
+    """The forward pass at the inputs, for attacks that set out from there: it judges them, and the first step goes back
+    through it. Checks the model's output and the labels against each other."""
+    begun = Begun(*forward(model, inputs))
+    check_labels(labels, inputs, check_logits(begun.logits, len(inputs)))
+    return begun
+
+
+def logits_loss_grad(
+    model: Model, adv: Tensor, loss: Callable[[Tensor], Tensor], begun: Begun | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One forward pass, unless it is ``begun``, and one backward pass: logits, loss of each sample (float32 at least) and its
+    gradient, detached."""
+    point, logits = forward(model, adv) if begun is None else begun
     with torch.enable_grad():
-        logits = model(point)
         value = loss_of(logits, loss)
     (grad,) = torch.autograd.grad(value.sum(), point)
     return logits.detach(), value.detach(), grad
@@ -85,16 +103,18 @@ def logits_loss_grad(model: Model, adv: Tensor, loss: Callable[[Tensor], Tensor]
 
 def ascend(
     model: Model, points: Iterable[Tensor], move: Move, found: Found, loss: Callable[[Tensor], Tensor], steps: int,
-    callback: Callback | None,
+    callback: Callback | None, begun: Begun | None = None,
 ) -> Tensor:  # fmt: skip
     """``steps`` moves from each starting point, which is changed in place; what was found.
 
-    Costs steps + 1 forward and steps backward passes for each starting point.
+    Costs steps + 1 forward and steps backward passes for each starting point; one forward less where that at the first one is
+    ``begun``.
     """
     for run, adv in enumerate(points):
         for step in range(steps + 1):
             if step < steps:
-                logits, _, grad = logits_loss_grad(model, adv, loss)
+                logits, _, grad = logits_loss_grad(model, adv, loss, begun)
+                begun = None
             else:
                 with torch.no_grad():
                     logits = model(adv)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import EXPONENTS, Found, ascend
-from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
+from pyrobust.attacks._budget import EXPONENTS, Found, ascend, begin
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
 
@@ -56,7 +56,7 @@ def bim(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: steps + 2 forward and steps backward passes.
+    Cost: steps + 1 forward and steps backward passes.
     Source: Kurakin, Goodfellow and Bengio 2017 (Adversarial examples in the physical world), §2.2; seed 003, §4.2 and
     eq. 2.15.
     """
@@ -69,9 +69,12 @@ def bim(
         ops.pgd_step_(adv, grad, inputs, p, eps, size, bounds)
 
     with undisturbed(model, eval_mode):
-        clean = clean_logits(model, inputs, labels)
+        begun = begin(model, inputs, labels)
+        clean = begun.logits.detach()
         found = Found(inputs, labels, clean, targeted)
-        return ascend(model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), steps, callback)
+        return ascend(
+            model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), steps, callback, begun
+        )
 
 
 bim.norms = ("l1", "l2", "linf")  # type: ignore[attr-defined]  # read by the evaluation before it calls

@@ -51,7 +51,7 @@ def fgm(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: three forward passes and one backward pass.
+    Cost: two forward passes and one backward pass.
     Source: Goodfellow et al. 2015; seed 003, eq. 2.16–2.17; seed 002, §4.1 for l1 and l2.
     """
     return pgd(

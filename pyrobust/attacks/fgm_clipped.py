@@ -6,8 +6,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import Found, ascend
-from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
+from pyrobust.attacks._budget import Found, ascend, begin
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
 
@@ -53,7 +53,7 @@ def fgm_clipped(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: three forward passes and one backward pass.
+    Cost: two forward passes and one backward pass.
     Source: seed 000, §3 ("we adapt the Fast grad L₂ method"), after Kurakin et al. 2017, appendix A.
     """
     norm_name(norm, fgm_clipped.norms)  # type: ignore[attr-defined]
@@ -65,9 +65,12 @@ def fgm_clipped(
         adv.add_(ops.dual_normalize(grad, 2).mul_(length).clamp_(-eps, eps)).clamp_(*bounds)
 
     with undisturbed(model, eval_mode):
-        clean = clean_logits(model, inputs, labels)
+        begun = begin(model, inputs, labels)
+        clean = begun.logits.detach()
         found = Found(inputs, labels, clean, targeted)
-        return ascend(model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), 1, callback)
+        return ascend(
+            model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), 1, callback, begun
+        )
 
 
 fgm_clipped.norms = ("linf",)  # type: ignore[attr-defined]  # read by the evaluation before it calls

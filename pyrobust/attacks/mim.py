@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import EXPONENTS, Found, ascend
-from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._budget import EXPONENTS, Found, ascend, begin
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, rows_like, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
 
@@ -58,7 +58,7 @@ def mim(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: steps + 2 forward and steps backward passes.
+    Cost: steps + 1 forward and steps backward passes.
     Source: Dong et al. 2018, algorithm 1 and §3.3; seed 003, §2.4.1.6.
     """
     p = EXPONENTS[norm_name(norm, mim.norms)]  # type: ignore[attr-defined]
@@ -74,9 +74,12 @@ def mim(
         ops.pgd_step_(adv, momentum.to(adv.dtype), inputs, p, eps, size, bounds)
 
     with undisturbed(model, eval_mode):
-        clean = clean_logits(model, inputs, labels)
+        begun = begin(model, inputs, labels)
+        clean = begun.logits.detach()
         found = Found(inputs, labels, clean, targeted)
-        return ascend(model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), steps, callback)
+        return ascend(
+            model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), steps, callback, begun
+        )
 
 
 mim.norms = ("l1", "l2", "linf")  # type: ignore[attr-defined]  # read by the evaluation before it calls

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import EXPONENTS, Found, ascend, starts
+from pyrobust.attacks._budget import EXPONENTS, Found, ascend, begin, starts
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 
@@ -58,7 +58,7 @@ def pgd(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: restarts · (steps + 1) + 1 forward and restarts · steps backward passes.
+    Cost: restarts · (steps + 1) + 1 forward (one less without ``random_start``) and restarts · steps backward passes.
     Source: Madry et al. 2018; seed 004, eq. 15–17; seed 003, eq. 2.15. l1: Tramèr and Boneh 2019 (SLIDE), with the
     exact projection onto ball ∩ bounds of Croce and Hein 2021.
     """
@@ -71,10 +71,11 @@ def pgd(
         ops.pgd_step_(adv, grad, inputs, p, eps, size, bounds, sparsity)
 
     with undisturbed(model, eval_mode):
-        clean = clean_logits(model, inputs, labels)
+        begun = None if random_start else begin(model, inputs, labels)
+        clean = clean_logits(model, inputs, labels) if begun is None else begun.logits.detach()
         found = Found(inputs, labels, clean, targeted)
         points = starts(inputs, p, eps, bounds, random_start, restarts, seed, sample_ids)
-        return ascend(model, points, move, found, make_loss(loss, labels, clean, targeted), steps, callback)
+        return ascend(model, points, move, found, make_loss(loss, labels, clean, targeted), steps, callback, begun)
 
 
 pgd.norms = ("l1", "l2", "linf")  # type: ignore[attr-defined]  # read by the evaluation before it calls

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._budget import Found, ascend, starts
+from pyrobust.attacks._budget import Found, ascend, begin, starts
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 from pyrobust.attacks._sparse import sparse_l1_step_
@@ -66,7 +66,7 @@ def slide(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: restarts · (steps + 1) + 1 forward and restarts · steps backward passes.
+    Cost: restarts · (steps + 1) + 1 forward (one less without ``random_start``) and restarts · steps backward passes.
     Source: Tramèr and Boneh 2019, §4 and algorithm 1, with the mask at the bounds of its published code; seed 003,
     §2.4.1.6; projection: Croce and Hein 2021, proposition 2.1.
     """
@@ -96,10 +96,11 @@ def slide(
         sparse_l1_step_(adv, grad, inputs, eps, share * count + 0.5, size, bounds)
 
     with undisturbed(model, eval_mode):
-        clean = clean_logits(model, inputs, labels)
+        begun = None if random_start else begin(model, inputs, labels)
+        clean = clean_logits(model, inputs, labels) if begun is None else begun.logits.detach()
         found = Found(inputs, labels, clean, targeted)
         points = starts(inputs, 1, eps, bounds, random_start, restarts, seed, sample_ids)
-        return ascend(model, points, move, found, make_loss(loss, labels, clean, targeted), steps, callback)
+        return ascend(model, points, move, found, make_loss(loss, labels, clean, targeted), steps, callback, begun)
 
 
 slide.norms = ("l1",)  # type: ignore[attr-defined]  # read by the evaluation before it calls

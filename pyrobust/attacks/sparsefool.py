@@ -71,10 +71,13 @@ def sparsefool(
         wide = walk.inputs.to(x.dtype)
         r = torch.where(rows_like(walk.final, x), walk.adv - x, r)  # a sparse point that failed: set out from there
         step = (x + r).add_(step_to_boundary(at, "l2", bounds)).clamp_(*bounds) - x
-        gap = -control * (at.normal * r).flatten(1).sum(1).clamp(min=0)
-        shift = to_hyperplane(x.flatten(1), at.normal.flatten(1), gap, "l1", bounds).view_as(x)
+        gap = (-control * (at.normal * r).flatten(1).sum(1).clamp(min=0)).masked_fill_(~adversarial, 0)  # 0: no shift
+        # Which have crossed is free to look at on the CPU alone.
+        rows = adversarial.nonzero().squeeze(1) if x.device.type == "cpu" else slice(None)
+        shift = to_hyperplane(x[rows].flatten(1), at.normal[rows].flatten(1), gap[rows], "l1", bounds)
+        x = x.clone()
+        x[rows] += shift.view_as(x[rows])
         crossed = rows_like(adversarial, x)
-        x = torch.where(crossed, x + shift, x)
         walk.memory = (x, torch.where(crossed, 0, step))
         sparse = torch.add(wide, x - wide, alpha=1 + overshoot)
         dense = torch.add(x, step, alpha=1 + overshoot)

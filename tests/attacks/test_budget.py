@@ -8,7 +8,8 @@ import pytest
 import torch
 from oracles import row_norm
 
-from pyrobust.attacks import fgm, pgd
+from pyrobust._counting import counted
+from pyrobust.attacks import bim, fgm, fgm_clipped, mim, pgd, slide
 
 from . import models
 
@@ -128,6 +129,27 @@ def test_more_restarts_never_lose_a_success():
     many = fooled(model, pgd(model, x, labels, restarts=20, **options), labels)
     assert (many | ~one).all()
     assert many.sum() > one.sum()
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "passes"),
+    [
+        (fgm, {}, (2, 1)),
+        (fgm_clipped, {}, (2, 1)),
+        (bim, {"steps": 4}, (5, 4)),
+        (mim, {"steps": 4}, (5, 4)),
+        (pgd, {"steps": 4, "restarts": 2, "random_start": False}, (10, 8)),
+        (pgd, {"steps": 4, "restarts": 2}, (11, 8)),
+        (slide, {"steps": 4, "random_start": False}, (5, 4)),
+        (slide, {"steps": 4, "random_start": True}, (6, 4)),
+    ],
+)
+def test_the_pass_at_the_input_is_the_first_step_s_as_well(attack, options, passes):
+    model, x = models.linear(4), models.inputs(6)
+    labels = model(x).argmax(1)
+    with counted(model) as (watched, spent):
+        attack(watched, x, labels, eps=0.1, **options)
+    assert (spent.forwards / 6, spent.gradients / 6) == passes
 
 
 def test_callback_stops():

@@ -15,6 +15,7 @@ from oracles import half_space, row_norm
 from torch import nn
 
 from bench.peers import adv_lib
+from pyrobust._counting import counted
 from pyrobust.attacks import _jacobian, deepfool, fab, sparsefool, superdeepfool
 from pyrobust.attacks._hyperplane import to_hyperplane
 from pyrobust.attacks._jacobian import nearest_boundary
@@ -170,6 +171,29 @@ def test_nearest_boundary_is_the_nearest_of_all(monkeypatch, chunk):
     ahead = nearest_boundary(model, x, (labels + 1) % 6, (others + 1) % 6, "l2", follow=True)
     top = model(x).gather(1, (others + 1) % 6).amax(1) - model(x).gather(1, (labels + 1).unsqueeze(1) % 6).squeeze(1)
     torch.testing.assert_close(ahead.gap[top > 0], top[top > 0])
+
+
+def test_samples_with_a_class_ahead_take_one_gradient():
+    model, x, _ = trained()
+    with torch.no_grad():
+        labels = model(x).argmax(1)
+    labels[: len(x) // 2] = (labels[: len(x) // 2] + 1) % 10  # another class is ahead there
+    classes = torch.arange(10).expand(len(x), -1)[torch.arange(10) != labels.unsqueeze(1)].view(len(x), 9)
+    with counted(model) as (watched, spent):
+        at = nearest_boundary(watched, x, labels, classes, "l2", follow=True)
+    ahead = len(x) // 2
+    assert spent.gradients == ahead + 9 * (len(x) - ahead)
+    logits, rows = class_gradients(model, x)
+    everyone = torch.arange(len(x)).unsqueeze(1)
+    normals = rows[everyone, classes] - rows[everyone, labels.unsqueeze(1)]
+    slopes = normals.flatten(2).norm(dim=2)
+    gaps = logits.gather(1, classes) - logits.gather(1, labels.unsqueeze(1))
+    chosen = torch.where(gaps.amax(1) > 0, gaps.argmax(1), (gaps.abs() / slopes).argmin(1)).unsqueeze(1)
+    assert (gaps.amax(1) > 0).sum() == ahead
+    torch.testing.assert_close(at.logits, logits)
+    torch.testing.assert_close(at.gap, gaps.gather(1, chosen).squeeze(1))
+    torch.testing.assert_close(at.slope, slopes.gather(1, chosen).squeeze(1))
+    torch.testing.assert_close(at.normal, normals[everyone, chosen].squeeze(1))
 
 
 # ---- closed forms ----
