@@ -58,7 +58,8 @@ def sparsefool(
         TypeError, ValueError: naming the argument.
 
     Cost: at most steps + 2 forward passes and steps · min(candidates, K − 1) gradients a sample. Samples that are done are
-    dropped every five steps, which synchronises with the device.
+    dropped every five steps, which synchronises with the device. On the CPU a point that
+    is misclassified takes one gradient alone, and the others of that step may take another forward pass.
     Source: Modas et al. 2019, algorithms 1 and 2; seed 003, §2.4.1.4 and §5.4.
     """
     name = norm_name(norm, ("l0", "l1"))
