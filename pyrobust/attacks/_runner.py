@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrobust import ops
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import FORWARDS, Model
 from pyrobust.attacks._exchange import Changes, exchange_elements
 from pyrobust.attacks._pool import Pool
 from pyrobust.attacks._pruning import prune_groups
+from pyrobust.attacks._queries import uniform
 from pyrobust.attacks._stages import CANDIDATES, Stage
 from pyrobust.attacks._starts import mixed
 from pyrobust.attacks.ddn import ddn
@@ -109,9 +108,9 @@ class Runner:
     def _between(self, stage: Stage, one: Tensor, other: Tensor) -> Tensor:
         """Halfway between two points, but a share of the elements uniform in the bounds."""
         low, high = self.bounds
-        uniform = ops.sample_lp_ball(self.inputs, math.inf, 0.5, step=stage.draw, **self._keys()).add_(0.5)
-        noise = torch.lerp(one.new_tensor(low), one.new_tensor(high), uniform / stage.mix)
-        return torch.where(uniform < stage.mix, noise, torch.lerp(one, other, 0.5))
+        draws = uniform(self.sample_ids, one[0].numel(), self.seed, stage.draw).to(one.dtype).view_as(one)
+        noise = torch.lerp(one.new_tensor(low), one.new_tensor(high), draws / stage.mix)
+        return torch.where(draws < stage.mix, noise, torch.lerp(one, other, 0.5))
 
     def _keys(self) -> dict[str, Any]:
         return {"seed": self.seed, "sample_ids": self.sample_ids}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from pyrobust import ops
@@ -12,6 +11,7 @@ from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._budget import Found, ascend, begin, starts
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
+from pyrobust.attacks._queries import uniform
 from pyrobust.attacks._sparse import sparse_l1_step_
 
 
@@ -82,7 +82,6 @@ def slide(
     if low > high:
         raise ValueError(f"quantile: expected a pair (low, high) with low <= high, got {quantile!r}")
     count = inputs[0].numel()
-    unit = inputs.new_empty(len(inputs), 1, dtype=torch.float32)
 
     def move(adv: Tensor, grad: Tensor, step: int) -> None:
         outwards = ((adv <= bounds[0]) & (grad < 0)) | ((adv >= bounds[1]) & (grad > 0))
@@ -91,8 +90,7 @@ def slide(
             ops.pgd_step_(adv, grad, inputs, 1, eps, size, bounds, sparsity=1 - low)
             return
         # Steps of the generator below ``restarts`` are the starts.
-        draw = ops.sample_lp_ball(unit, float("inf"), 0.5, seed=seed, sample_ids=sample_ids, step=restarts + step)
-        share = 1 - low - (high - low) * (draw.squeeze(1) + 0.5)
+        share = 1 - low - (high - low) * uniform(sample_ids, 1, seed, restarts + step).squeeze(1)
         sparse_l1_step_(adv, grad, inputs, eps, share * count + 0.5, size, bounds)
 
     with undisturbed(model, eval_mode):
