@@ -56,9 +56,9 @@ def notes(rows: Sequence[Row], name: str = "op") -> None:
     for row in rows:
         if row.get("note"):
             told.setdefault(row["note"], []).append(str(row[name]))
-    for note, rows_told in told.items():
-        names = list(dict.fromkeys(rows_told))
-        print(f"  – {', '.join(names) if len(names) <= 6 else f'{len(names)} of {len(rows)} rows'}: {note}")
+    for note, names in told.items():
+        distinct = list(dict.fromkeys(names))
+        print(f"  – {', '.join(distinct) if len(distinct) <= 6 else f'{len(names)} of {len(rows)} rows'}: {note}")
     if told:
         print()
 

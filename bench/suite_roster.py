@@ -8,6 +8,7 @@ from typing import Any
 
 EPS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}
 _ONE = {"search_steps": 1, "abort_early": False}  # one constant, so that all take the same number of steps
+_FEW = {"gamma": 0.002}  # of the values are changed
 _BINARY = {"binary_search_steps": 1, "abort_early": False}
 
 Options = Mapping[str, Any]
@@ -124,7 +125,14 @@ OTHERS = tuple(
     replace(entry, first_order=False)
     for entry in (
         Entry("jsma", "l0", {"gamma": 0.002}, variant="best of all targets"),
-        Entry("jsma", "l0", {"gamma": 0.002}, {"art:SaliencyMapMethod": {"gamma": 0.002}}, "one target", targeted=True),
+        Entry(
+            "jsma",
+            "l0",
+            {"gamma": 0.002},
+            {"art:SaliencyMapMethod": {"gamma": 0.002, "theta": 1.0}},
+            "one target",
+            targeted=True,
+        ),
         Entry("hop_skip_jump", "l2", {"queries": 10}),
         Entry("simba", "l2"),
         Entry("one_pixel", "l0", {"population": 10}),

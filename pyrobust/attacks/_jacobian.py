@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -113,7 +114,7 @@ def nearest_boundary(
     model: Model, points: Tensor, labels: Tensor, classes: Tensor, slope_norm: str, follow: bool = False
 ) -> Boundary:
     """The boundary j with the least |gap| / ‖normal‖ of its linear model, in one forward pass (of a compiled model, some
-    more) and k gradients a sample.
+    more) and k gradients a sample, at most.
 
     Args:
         model: from (N, …) to logits (N, K).
@@ -121,50 +122,58 @@ def nearest_boundary(
         labels: int64 (N,).
         classes: int64 (N, k): the classes to compare, none of them the label.
         slope_norm: of the normal: the dual of the norm in which distance is measured.
-        follow: where a class is ahead of the label, take the one furthest ahead instead. On the CPU, where such samples are
-            many, they take one gradient, and the others another forward pass.
+        follow: where a class is ahead of the label, take the one furthest ahead instead. On the CPU, where enough samples have
+            one, these take one gradient, and the others another forward pass; not in training mode, where samples depend on
+            the batch.
     """
     point, logits = forward(model, points)
-    wide = torch.promote_types(points.dtype, torch.float32)
-    gaps = _gaps(logits, labels, classes, wide)
+    values = logits.detach().to(torch.promote_types(points.dtype, torch.float32))
+    gaps = (values.gather(1, classes) - values.gather(1, labels.unsqueeze(1))).T  # (k, N)
     ahead = (gaps > 0).any(0) & follow
-    if follow and points.device.type == "cpu":  # where looking is free
+    if follow and points.device.type == "cpu" and not getattr(model, "training", False):  # looking is free
         others = (~ahead).nonzero().squeeze(1)
         saved = (len(points) - len(others)) * (classes.shape[1] - 1)
         if (FORWARDS - 1) * saved > len(others):
-            most = gaps.argmax(0).where(ahead, 0).unsqueeze(1)
-            at = _nearest(model, point, logits, labels, classes.gather(1, most), slope_norm, ahead)
-            if len(others) > 0 and classes.shape[1] > 1:
-                _replace_nearer(
-                    at, others, nearest_boundary(model, points[others], labels[others], classes[others, 1:], slope_norm)
-                )
-            return at
-    return _nearest(model, point, logits, labels, classes, slope_norm, ahead)
+            chosen = gaps.masked_fill(gaps.isnan(), -math.inf).argmax(0, keepdim=True).where(ahead, 0)
+            at = _nearest(
+                model, point, logits, labels, classes.gather(1, chosen.T), slope_norm, gaps.gather(0, chosen), ahead
+            )
+            if len(others) == 0:
+                return at
+            rest = nearest_boundary(model, points[others], labels[others], classes[others, 1:], slope_norm)
+            return _nearer(at, others, rest)
+    return _nearest(model, point, logits, labels, classes, slope_norm, gaps, ahead)
 
 
-def _gaps(logits: Tensor, labels: Tensor, classes: Tensor, dtype: torch.dtype) -> Tensor:
-    """(k, N) of the classes' logits beyond the label's."""
-    values = logits.detach().to(dtype)
-    return (values.gather(1, classes) - values.gather(1, labels.unsqueeze(1))).T
-
-
-def _replace_nearer(at: Boundary, rows: Tensor, other: Boundary) -> None:
-    """Take the other boundary of these rows where it is nearer, in place."""
-    mine, theirs = (gap.abs() / slope for gap, slope in ((at.gap[rows], at.slope[rows]), (other.gap, other.slope)))
-    nearer = (theirs < mine) | mine.isnan()
-    for whole, part in ((at.gap, other.gap), (at.normal, other.normal), (at.slope, other.slope)):
-        whole[rows[nearer]] = part[nearer]
+def _nearer(at: Boundary, rows: Tensor, other: Boundary) -> Boundary:
+    """The first boundary, or in these rows the other one where that is nearer."""
+    mine, theirs = at.gap[rows].abs() / at.slope[rows], other.gap.abs() / other.slope
+    chosen = (theirs < mine) | mine.isnan()
+    where = (rows[chosen],)
+    return Boundary(
+        at.logits,
+        at.gap.index_put(where, other.gap[chosen]),
+        at.normal.index_put(where, other.normal[chosen]),
+        at.slope.index_put(where, other.slope[chosen]),
+    )
 
 
 def _nearest(
-    model: Model, point: Tensor, logits: Tensor, labels: Tensor, classes: Tensor, slope_norm: str, ahead: Tensor
+    model: Model,
+    point: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    classes: Tensor,
+    slope_norm: str,
+    gaps: Tensor,
+    ahead: Tensor,
 ) -> Boundary:
-    """Of the classes (N, k) the nearest, or where ``ahead`` the one furthest ahead, from the graph of one forward pass."""
+    """Of the classes (N, k) with these gaps (k, N) the nearest, or where ``ahead`` the one furthest ahead, from the graph of one
+    forward pass."""
     ones = torch.ones_like(classes.T, dtype=logits.dtype).unsqueeze(2)
     seeds = logits.new_zeros(classes.shape[1], *logits.shape).scatter_(2, classes.T.unsqueeze(2), ones)
     seeds.scatter_(2, labels.view(1, -1, 1).expand(len(seeds), -1, 1), -ones)
-    wide = torch.promote_types(point.dtype, torch.float32)
-    gaps = _gaps(logits, labels, classes, wide)
+    wide = gaps.dtype
     rank = gap = normal = slope = None
     start = 0
     for rows in pull_back(logits, point, seeds, again=lambda: forward(model, point)):

@@ -53,9 +53,9 @@ def deepfool(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: at most steps + 2 forward passes and steps · min(candidates, K − 1) gradients a sample. Samples that are done are
-    dropped every five steps, which synchronises with the device. On the CPU a point that
-    is misclassified takes one gradient alone, and the others of that step may take another forward pass.
+    Cost: at most steps + 2 forward passes, on the CPU steps more, and steps · min(candidates, K − 1) gradients a sample. Samples
+    that are done are dropped every five steps, which synchronises with the device. On the CPU, where in a step enough samples
+    have a considered class ahead of the label, those take one gradient alone, and the others another forward pass.
     Source: Moosavi-Dezfooli et al. 2016, algorithm 2 and eq. 11; seed 003, eq. 2.18 (corrected). The seed clips steps:
     §3.5 has steps=50, max_step=0.5, and §4.5 steps=500, max_step=0.1.
     """

@@ -57,9 +57,9 @@ def sparsefool(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: at most steps + 2 forward passes and steps · min(candidates, K − 1) gradients a sample. Samples that are done are
-    dropped every five steps, which synchronises with the device. On the CPU a point that
-    is misclassified takes one gradient alone, and the others of that step may take another forward pass.
+    Cost: at most steps + 2 forward passes, on the CPU steps more, and steps · min(candidates, K − 1) gradients a sample. Samples
+    that are done are dropped every five steps, which synchronises with the device. On the CPU, where in a step enough samples
+    have a considered class ahead of the label, those take one gradient alone, and the others another forward pass.
     Source: Modas et al. 2019, algorithms 1 and 2; seed 003, §2.4.1.4 and §5.4.
     """
     name = norm_name(norm, ("l0", "l1"))
@@ -75,9 +75,10 @@ def sparsefool(
         gap = (-control * (at.normal * r).flatten(1).sum(1).clamp(min=0)).masked_fill_(~adversarial, 0)  # 0: no shift
         # Which have crossed is free to look at on the CPU alone.
         rows = adversarial.nonzero().squeeze(1) if x.device.type == "cpu" else slice(None)
-        shift = to_hyperplane(x[rows].flatten(1), at.normal[rows].flatten(1), gap[rows], "l1", bounds)
-        x = x.clone()
-        x[rows] += shift.view_as(x[rows])
+        part = x[rows]
+        x[rows] = part + to_hyperplane(part.flatten(1), at.normal[rows].flatten(1), gap[rows], "l1", bounds).view_as(
+            part
+        )
         crossed = rows_like(adversarial, x)
         walk.memory = (x, torch.where(crossed, 0, step))
         sparse = torch.add(wide, x - wide, alpha=1 + overshoot)

@@ -55,9 +55,9 @@ def superdeepfool(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Cost: at most steps + search_steps + 2 forward passes and steps · min(candidates, K − 1) gradients a sample. Samples that
-    are done are dropped every five steps, which synchronises with the device. On the CPU a point that
-    is misclassified takes one gradient alone, and the others of that step may take another forward pass.
+    Cost: at most steps + search_steps + 2 forward passes, on the CPU steps more, and steps · min(candidates, K − 1) gradients a
+    sample. Samples that are done are dropped every five steps, which synchronises with the device. On the CPU, where in a step
+    enough samples have a considered class ahead of the label, those take one gradient alone, and the others another forward pass.
     Source: Abdollahpour et al. 2024, algorithm 2. The authors' code adds a second projection to the first one; here each
     replaces the one before, as in the paper.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import warnings
 
 import pytest
@@ -168,9 +169,43 @@ def test_nearest_boundary_is_the_nearest_of_all(monkeypatch, chunk):
         warnings.simplefilter("error")
         at = nearest_boundary(model, x, labels, others, "l2")
     torch.testing.assert_close(at.gap.abs() / at.slope, model.nearest(x, labels, "l2")[0])
-    ahead = nearest_boundary(model, x, (labels + 1) % 6, (others + 1) % 6, "l2", follow=True)
-    top = model(x).gather(1, (others + 1) % 6).amax(1) - model(x).gather(1, (labels + 1).unsqueeze(1) % 6).squeeze(1)
-    torch.testing.assert_close(ahead.gap[top > 0], top[top > 0])
+    # One sample of many with a class ahead: all take one pass, as on a GPU. All of them: each takes one gradient.
+    for behind in (slice(0, 1), slice(None)):
+        moved, rivals = labels.clone(), others.clone()
+        moved[behind], rivals[behind] = (labels[behind] + 1) % 6, (others[behind] + 1) % 6
+        at = nearest_boundary(model, x, moved, rivals, "l2", follow=True)
+        gaps = (model(x).gather(1, rivals) - model(x).gather(1, moved.unsqueeze(1)))[behind]
+        normals = (model.weight[rivals] - model.weight[moved].unsqueeze(1))[behind]
+        assert (gaps.amax(1) > 0).all()
+        torch.testing.assert_close(at.gap[behind], gaps.amax(1))
+        first = torch.arange(len(gaps))
+        torch.testing.assert_close(at.normal[behind].flatten(1), normals[first, gaps.argmax(1)])
+    torch.testing.assert_close(
+        nearest_boundary(model, x, labels, others, "l2", follow=True).gap,
+        nearest_boundary(model, x, labels, others, "l2").gap,
+    )
+
+
+def test_a_sample_whose_logit_is_nan_follows_another_class():
+    model, x = models.linear(6), models.inputs(4)
+    labels = model(x).argmin(1)
+    others = torch.arange(6).expand(4, -1)[torch.arange(6) != labels.unsqueeze(1)].view(4, 5)
+    first = others[:, :1]
+    at = nearest_boundary(lambda z: model(z).scatter(1, first, math.nan), x, labels, others, "l2", follow=True)
+    expected = model(x).gather(1, others[:, 1:]).amax(1) - model(x).gather(1, labels.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(at.gap, expected)
+
+
+def test_samples_that_depend_on_the_batch_are_not_split():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(12), torch.nn.Linear(12, 5)).train()
+    x = torch.rand(8, 3, 2, 2, generator=models.generator(0))
+    logits = model(x)
+    labels = torch.cat([logits[:7].argmin(1), logits[7:].argmax(1)])  # the last one alone has no class ahead
+    others = torch.arange(5).expand(8, -1)[torch.arange(5) != labels.unsqueeze(1)].view(8, 4)
+    with counted(model) as (watched, spent):
+        at = nearest_boundary(watched, x, labels, others, "l2", follow=True)
+    assert (spent.forwards, spent.gradients) == (8, 4 * 8)
+    torch.testing.assert_close(at.gap[:7], (logits.amax(1) - logits.amin(1))[:7])
 
 
 def test_samples_with_a_class_ahead_take_one_gradient():
@@ -182,7 +217,7 @@ def test_samples_with_a_class_ahead_take_one_gradient():
     with counted(model) as (watched, spent):
         at = nearest_boundary(watched, x, labels, classes, "l2", follow=True)
     ahead = len(x) // 2
-    assert spent.gradients == ahead + 9 * (len(x) - ahead)
+    assert (spent.forwards, spent.gradients) == (2 * len(x) - ahead, ahead + 9 * (len(x) - ahead))
     logits, rows = class_gradients(model, x)
     everyone = torch.arange(len(x)).unsqueeze(1)
     normals = rows[everyone, classes] - rows[everyone, labels.unsqueeze(1)]
