@@ -124,15 +124,8 @@ FIRST_ORDER = (
 OTHERS = tuple(
     replace(entry, first_order=False)
     for entry in (
-        Entry("jsma", "l0", {"gamma": 0.002}, variant="best of all targets"),
-        Entry(
-            "jsma",
-            "l0",
-            {"gamma": 0.002},
-            {"art:SaliencyMapMethod": {"gamma": 0.002, "theta": 1.0}},
-            "one target",
-            targeted=True,
-        ),
+        Entry("jsma", "l0", _FEW, variant="best of all targets"),
+        Entry("jsma", "l0", _FEW, {"art:SaliencyMapMethod": {**_FEW, "theta": 1.0}}, "one target", targeted=True),
         Entry("hop_skip_jump", "l2", {"queries": 10}),
         Entry("simba", "l2"),
         Entry("one_pixel", "l0", {"population": 10}),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, check_labels, check_logits
-from pyrobust.attacks._common import Callback, Model, replace_rows_
+from pyrobust.attacks._common import Callback, Model, clean_logits, replace_rows_
 from pyrobust.attacks._jacobian import forward
 from pyrobust.attacks._search import is_adversarial
 
@@ -81,12 +81,14 @@ class Begun(NamedTuple):
     logits: Tensor
 
 
-def begin(model: Model, inputs: Tensor, labels: Tensor) -> Begun:
-    """The forward pass at the inputs, for attacks that set out from there: it judges them, and the first step goes back
-    through it. Checks the model's output and the labels against each other."""
+def begin(model: Model, inputs: Tensor, labels: Tensor, *, from_input: bool = True) -> tuple[Tensor, Begun | None]:
+    """The logits at the inputs, as :func:`clean_logits`; and where the first step sets out from there, the forward pass that
+    gave them, for it to go back through."""
+    if not from_input:
+        return clean_logits(model, inputs, labels), None
     begun = Begun(*forward(model, inputs))
     check_labels(labels, inputs, check_logits(begun.logits, len(inputs)))
-    return begun
+    return begun.logits.detach(), begun
 
 
 def logits_loss_grad(

@@ -69,8 +69,7 @@ def bim(
         ops.pgd_step_(adv, grad, inputs, p, eps, size, bounds)
 
     with undisturbed(model, eval_mode):
-        begun = begin(model, inputs, labels)
-        clean = begun.logits.detach()
+        clean, begun = begin(model, inputs, labels)
         found = Found(inputs, labels, clean, targeted)
         return ascend(
             model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), steps, callback, begun

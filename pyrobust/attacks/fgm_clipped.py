@@ -65,8 +65,7 @@ def fgm_clipped(
         adv.add_(ops.dual_normalize(grad, 2).mul_(length).clamp_(-eps, eps)).clamp_(*bounds)
 
     with undisturbed(model, eval_mode):
-        begun = begin(model, inputs, labels)
-        clean = begun.logits.detach()
+        clean, begun = begin(model, inputs, labels)
         found = Found(inputs, labels, clean, targeted)
         return ascend(
             model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), 1, callback, begun

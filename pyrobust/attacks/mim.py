@@ -74,8 +74,7 @@ def mim(
         ops.pgd_step_(adv, momentum.to(adv.dtype), inputs, p, eps, size, bounds)
 
     with undisturbed(model, eval_mode):
-        begun = begin(model, inputs, labels)
-        clean = begun.logits.detach()
+        clean, begun = begin(model, inputs, labels)
         found = Found(inputs, labels, clean, targeted)
         return ascend(
             model, [inputs.clone()], move, found, make_loss(loss, labels, clean, targeted), steps, callback, begun

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._budget import Found, ascend, begin, starts
-from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, undisturbed
 from pyrobust.attacks._losses import Loss, make_loss
 from pyrobust.attacks._queries import uniform
 from pyrobust.attacks._sparse import sparse_l1_step_
@@ -94,8 +94,7 @@ def slide(
         sparse_l1_step_(adv, grad, inputs, eps, share * count + 0.5, size, bounds)
 
     with undisturbed(model, eval_mode):
-        begun = None if random_start else begin(model, inputs, labels)
-        clean = clean_logits(model, inputs, labels) if begun is None else begun.logits.detach()
+        clean, begun = begin(model, inputs, labels, from_input=not random_start)
         found = Found(inputs, labels, clean, targeted)
         points = starts(inputs, 1, eps, bounds, random_start, restarts, seed, sample_ids)
         return ascend(model, points, move, found, make_loss(loss, labels, clean, targeted), steps, callback, begun)

@@ -75,10 +75,9 @@ def sparsefool(
         gap = (-control * (at.normal * r).flatten(1).sum(1).clamp(min=0)).masked_fill_(~adversarial, 0)  # 0: no shift
         # Which have crossed is free to look at on the CPU alone.
         rows = adversarial.nonzero().squeeze(1) if x.device.type == "cpu" else slice(None)
-        part = x[rows]
-        x[rows] = part + to_hyperplane(part.flatten(1), at.normal[rows].flatten(1), gap[rows], "l1", bounds).view_as(
-            part
-        )
+        part, normal = x[rows], at.normal[rows]
+        shift = to_hyperplane(part.flatten(1), normal.flatten(1), gap[rows], "l1", bounds)
+        x[rows] = part + shift.view_as(part)
         crossed = rows_like(adversarial, x)
         walk.memory = (x, torch.where(crossed, 0, step))
         sparse = torch.add(wide, x - wide, alpha=1 + overshoot)
