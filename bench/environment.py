@@ -13,7 +13,10 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("pyrobust", "torch", "numpy", "adv-lib", "foolbox", "torchattacks")
+PACKAGES = (
+    "pyrobust", "torch", "numpy", "scipy", "scikit-learn",
+    "adv-lib", "foolbox", "torchattacks", "adversarial-robustness-toolbox", "autoattack",
+)  # fmt: skip
 
 
 def describe(device: torch.device, arguments: dict[str, Any]) -> dict[str, Any]:
