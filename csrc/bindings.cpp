@@ -20,6 +20,7 @@
 #include "common/cuda_info.h"
 #else
 namespace pyrobust {
+std::string cuda_problem(int) { return "built without CUDA"; }
 bool outgrows_chip(const Batch&) { return false; }
 }  // namespace pyrobust
 #endif
@@ -172,6 +173,7 @@ PYBIND11_MODULE(_native, module) {
   // Apart from info(), which asks the driver: a process that did so cannot fork workers that use a GPU.
   module.attr("cuda_built") = kCudaBuilt;
   module.def("info", info);
+  module.def("cuda_problem", cuda_problem);
   module.def("outgrows_chip", [](int64_t rows, int64_t cols, int dtype, int device) {
     return outgrows_chip({rows, cols, static_cast<DType>(dtype), device, nullptr});
   });

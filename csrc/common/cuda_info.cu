@@ -2,6 +2,11 @@
 #include "cuda_row.cuh"
 
 namespace pyrobust {
+namespace {
+
+__global__ void probe() {}  // is built for the same architectures as all kernels
+
+}  // namespace
 
 std::vector<std::string> cuda_devices() {
   int count = 0;
@@ -18,6 +23,15 @@ std::vector<std::string> cuda_devices() {
                     std::to_string(p.minor) + ", " + std::to_string(p.totalGlobalMem >> 20) + " MiB");
   }
   return lines;
+}
+
+std::string cuda_problem(int device) {
+  const cuda::DeviceGuard guard(device);
+  cudaFuncAttributes attributes;
+  const cudaError_t error = guard.error() == cudaSuccess ? cudaFuncGetAttributes(&attributes, probe) : guard.error();
+  if (error == cudaSuccess) return {};
+  cudaGetLastError();  // clear it
+  return cudaGetErrorString(error);
 }
 
 bool outgrows_chip(const Batch& batch) {

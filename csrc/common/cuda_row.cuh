@@ -5,7 +5,7 @@
 // thread reads and writes packs of 16 bytes, and of the kept values only those that it put there, so passes need no
 // barriers between them. Rows that no team can hold keep their values in a workspace in global memory; nothing else
 // changes. Every reduction has a fixed order (thread, warp, block, cluster): results do not depend on timing or on
-// other rows.
+// other rows. As on the CPU, only so many numbers are added in their own precision, and those sums in double.
 #pragma once
 
 #include "arrays.h"
@@ -17,6 +17,14 @@ template <class C, int N>
 struct Pack {
   C item[N];
 };
+
+#if defined(PR_EMULATE_CUDA)
+constexpr int kMostThreads = 64;  // small rows reach every path
+constexpr int kAddedByThread = 16;
+#else
+constexpr int kMostThreads = 512;  // leaves a thread 128 registers
+constexpr int kAddedByThread = 1024;
+#endif
 
 template <class T>
 class CudaRow {
@@ -83,20 +91,32 @@ class CudaRow {
 
   template <class F, class... A>
   PR_FN Sum sum(F f, A... arrays) const {
-    Compute total = 0;
-    each([&](Compute kept, auto&... elements) { total += f(kept, elements...); }, arrays...);
+    Sum total = 0;
+#pragma unroll 1
+    for (int64_t from = begin_; from < end_; from += stretch()) {
+      Compute part = 0;
+      visit_stretch(
+          from, [&](Compute kept, auto&... elements) { part += f(kept, elements...); }, In<Compute>{kept_}, arrays...);
+      total += part;
+    }
     return team_sum(total);
   }
 
   template <class F, class... A>
   PR_FN Two<Sum> sum2(F f, A... arrays) const {
-    Two<Compute> total = {0, 0};
-    each(
-        [&](Compute kept, auto&... elements) {
-          const Two<Compute> x = f(kept, elements...);
-          total.first += x.first, total.second += x.second;
-        },
-        arrays...);
+    Two<Sum> total = {0, 0};
+#pragma unroll 1
+    for (int64_t from = begin_; from < end_; from += stretch()) {
+      Two<Compute> part = {0, 0};
+      visit_stretch(
+          from,
+          [&](Compute kept, auto&... elements) {
+            const Two<Compute> x = f(kept, elements...);
+            part.first += x.first, part.second += x.second;
+          },
+          In<Compute>{kept_}, arrays...);
+      total.first += part.first, total.second += part.second;
+    }
     return team_sum2(total);
   }
 
@@ -131,9 +151,7 @@ class CudaRow {
 
   template <class F, class... A>
   PR_FN void map(F f, A... arrays) const {
-#pragma unroll 1
-    for (int64_t base = begin_ + int64_t(threadIdx.x) * kPack; base < end_; base += int64_t(blockDim.x) * kPack)
-      visit_pack(f, base, arrays...);
+    visit_packs(begin_, end_, f, arrays...);
   }
 
  private:
@@ -141,6 +159,21 @@ class CudaRow {
   template <class... E>
   static PR_FN int64_t place(int64_t position, E&...) {
     return position;
+  }
+
+  // How many elements the block visits while a thread adds kAddedByThread: whole packs of every thread.
+  static PR_FN int64_t stretch() { return int64_t(blockDim.x) * kAddedByThread; }
+
+  template <class F, class... A>
+  PR_FN void visit_stretch(int64_t from, F f, A... arrays) const {
+    visit_packs(from, end_ - from < stretch() ? end_ : from + stretch(), f, arrays...);
+  }
+
+  template <class F, class... A>
+  PR_FN void visit_packs(int64_t from, int64_t to, F f, A... arrays) const {
+#pragma unroll 1
+    for (int64_t base = from + int64_t(threadIdx.x) * kPack; base < to; base += int64_t(blockDim.x) * kPack)
+      visit_pack(f, base, arrays...);
   }
 
   // f(elements…) for the positions of one pack inside the row: by vectors where all arrays allow it, else one by one.
@@ -241,12 +274,6 @@ class CudaRow {
   int64_t index_, cols_, begin_, end_;
   Compute* kept_;
 };
-
-#if defined(PR_EMULATE_CUDA)
-constexpr int kMostThreads = 64;  // small rows reach every path
-#else
-constexpr int kMostThreads = 512;  // leaves a thread 128 registers
-#endif
 
 // About two packs a thread, in whole warps.
 inline int threads_for(int64_t packs) {

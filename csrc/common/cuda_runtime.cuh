@@ -80,6 +80,7 @@ cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cl
     if (error != cudaSuccess) return error;
   }
   cudaLaunchConfig_t config = {};
+  if (teams > INT32_MAX / cluster) return cudaErrorInvalidConfiguration;  // more blocks than a grid has
   config.gridDim = {static_cast<unsigned>(teams * cluster)};
   config.blockDim = {static_cast<unsigned>(threads)};
   config.dynamicSmemBytes = static_cast<size_t>(shared);

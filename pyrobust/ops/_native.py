@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -35,7 +37,21 @@ HAS_CUDA_KERNELS: bool = native.cuda_built
 
 def has_kernel(tensor: Tensor) -> bool:
     """Whether the native module computes on this tensor's device; elsewhere the reference does."""
-    return tensor.is_cpu or (HAS_CUDA_KERNELS and tensor.is_cuda)
+    return tensor.is_cpu or (HAS_CUDA_KERNELS and tensor.is_cuda and _runs_on(tensor.device.index))
+
+
+@functools.cache
+def _runs_on(index: int) -> bool:
+    """Whether the CUDA kernels run on this GPU; where they do not, one warning says why."""
+    problem = native.cuda_problem(index)
+    if problem:
+        warnings.warn(
+            f"pyrobust's CUDA kernels do not run on cuda:{index}: {problem} (`pyrobust info` tells what they were built for). "
+            "The same operations run there in torch, more slowly.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return not problem
 
 
 def launch(name: str, like: Tensor, rows: int, cols: int, *fields: Any) -> None:

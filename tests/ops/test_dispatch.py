@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ops.table import ALL_OPS, DTYPES, SAMPLERS, WIDE, Op, rows_of, values_for
 from pyrobust import ops
+from pyrobust.ops import _native
 
 INF = math.inf
 EVERY = ALL_OPS + SAMPLERS
@@ -324,3 +328,23 @@ def test_inference_mode():
         assert torch.equal(ops.project_l1_ball(inside, 1.0), ops.project_l1_ball(x, 1.0))
         with contextlib.nullcontext():
             assert ops.project_l1_ball_(inside, 1.0) is inside
+
+
+def test_a_gpu_that_the_kernels_do_not_run_on_is_left_to_torch_with_one_warning(monkeypatch):
+    problems = ["", "no kernel image is available for execution on the device"]
+    monkeypatch.setattr(_native, "HAS_CUDA_KERNELS", True)
+    monkeypatch.setattr(_native, "native", SimpleNamespace(cuda_problem=problems.__getitem__))
+    monkeypatch.setattr(_native, "_runs_on", functools.cache(_native._runs_on.__wrapped__))
+    runs, does_not = (SimpleNamespace(is_cpu=False, is_cuda=True, device=torch.device("cuda", i)) for i in (0, 1))
+    assert _native.has_kernel(runs)
+    with pytest.warns(RuntimeWarning, match="do not run on cuda:1: no kernel image"):
+        assert not _native.has_kernel(does_not)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not _native.has_kernel(does_not)
+
+
+def test_the_native_module_tells_why_a_device_cannot_be_used():
+    assert _native.native.cuda_problem(1_000_000), "no machine has so many"
+    for index in range(torch.cuda.device_count() if _native.HAS_CUDA_KERNELS else 0):
+        assert _native.native.cuda_problem(index) == ""

@@ -135,9 +135,11 @@ def test_a_row_depends_on_its_key_alone(p, device):
 def test_sixteen_bit_samples_are_rounded_float32_samples(p, device):
     wide = sample_lp_ball(torch.empty(5, 200, device=device), p, 2.0, seed=3)
     for dtype in (torch.float16, torch.bfloat16):
-        assert torch.equal(
-            sample_lp_ball(torch.empty(5, 200, dtype=dtype, device=device), p, 2.0, seed=3), wide.to(dtype)
-        )
+        samples = sample_lp_ball(torch.empty(5, 200, dtype=dtype, device=device), p, 2.0, seed=3)
+        if device.type == "cpu" or p == math.inf:
+            assert torch.equal(samples, wide.to(dtype))
+        else:  # a thread adds packs of another size, so the row's norm may round the other way, and then a sample
+            torch.testing.assert_close(samples, wide.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
 
 
 def test_radii_a_row_and_zero(device):
