@@ -312,8 +312,8 @@ Status run_rows(const Batch& batch, const Args& arguments) {
   const TeamShape shape = team_shape<T>(batch.cols, batch.device);
   auto* workspace = shape.shared == 0 ? static_cast<compute_t<T>*>(arguments.workspace) : nullptr;
   if (shape.shared == 0 && workspace == nullptr) return {Code::invalid_argument, "rows this long need a workspace"};
-  return cuda_status(launch(row_kernel<T, Op, Args>, batch.rows, shape.threads, shape.blocks, shape.shared, batch,
-                            arguments, workspace));
+  return launch(row_kernel<T, Op, Args>, batch.rows, shape.threads, shape.blocks, shape.shared, batch, arguments,
+                workspace);
 }
 
 template <class Op, class Args>

@@ -70,17 +70,17 @@ inline int64_t max_shared_bytes(int device) {
 
 // `shared` bytes of dynamic shared memory for each block of each team.
 template <class... Formal, class... Actual>
-cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cluster, int64_t shared,
-                   const Batch& batch, const Actual&... rest) {
+Status launch(void (*kernel)(Formal...), int64_t teams, int threads, int cluster, int64_t shared, const Batch& batch,
+              const Actual&... rest) {
+  if (teams > INT32_MAX / cluster) return {Code::invalid_argument, "more rows than a grid has blocks, 2^31 - 1"};
   if (shared > kUnaskedSharedBytes - kReductionBytes) {
     // Always for the most: threads that launch at once must not lower each other's limit.
     const cudaError_t error =
         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                              int(max_shared_bytes(batch.device)));
-    if (error != cudaSuccess) return error;
+    if (error != cudaSuccess) return cuda_status(error);
   }
   cudaLaunchConfig_t config = {};
-  if (teams > INT32_MAX / cluster) return cudaErrorInvalidConfiguration;  // more blocks than a grid has
   config.gridDim = {static_cast<unsigned>(teams * cluster)};
   config.blockDim = {static_cast<unsigned>(threads)};
   config.dynamicSmemBytes = static_cast<size_t>(shared);
@@ -90,7 +90,7 @@ cudaError_t launch(void (*kernel)(Formal...), int64_t teams, int threads, int cl
   attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
   config.attrs = &attribute;
   config.numAttrs = cluster > 1 ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, batch, rest...);
+  return cuda_status(cudaLaunchKernelEx(&config, kernel, batch, rest...));
 }
 
 // One store: written as an assignment, nvcc makes four of it where it sees how the words came about.

@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kMostThreads)
 }
 
 template <class T>
-cudaError_t run_spectral(const Batch& batch, const SpectralArgs& a) {
+Status run_spectral(const Batch& batch, const SpectralArgs& a) {
   using C = compute_t<T>;
   const auto* const layers = static_cast<const SpectralLayer*>(a.layers);
   C* v = static_cast<C*>(a.vs);
@@ -202,11 +202,11 @@ cudaError_t run_spectral(const Batch& batch, const SpectralArgs& a) {
       space += spectral_space(layer.rows, layer.cols);
     }
     void* const sigmas = static_cast<C*>(a.sigmas) + first;
-    const cudaError_t error =
+    const Status status =
         launch(spectral_kernel<T>, count, kMostThreads, cluster, 0, batch, tasks, sigmas, a.steps, a.eps);
-    if (error != cudaSuccess) return error;
+    if (status.code != Code::ok) return status;
   }
-  return cudaSuccess;
+  return {};
 }
 
 inline Status launch_spectral(const Batch& batch, const SpectralArgs& a) {
@@ -214,13 +214,13 @@ inline Status launch_spectral(const Batch& batch, const SpectralArgs& a) {
   if (guard.error() != cudaSuccess) return cuda_status(guard.error());
   switch (batch.dtype) {
     case DType::float32:
-      return cuda_status(run_spectral<float>(batch, a));
+      return run_spectral<float>(batch, a);
     case DType::float64:
-      return cuda_status(run_spectral<double>(batch, a));
+      return run_spectral<double>(batch, a);
     case DType::float16:
-      return cuda_status(run_spectral<float16>(batch, a));
+      return run_spectral<float16>(batch, a);
     case DType::bfloat16:
-      return cuda_status(run_spectral<bfloat16>(batch, a));
+      return run_spectral<bfloat16>(batch, a);
   }
   return {Code::invalid_argument, "unknown dtype"};
 }

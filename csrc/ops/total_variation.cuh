@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(kMostThreads) prox_tv_kernel(Batch batch, Tota
 }
 
 template <class T, bool ISOTROPIC>
-cudaError_t run_tv(const Batch& batch, const TotalVariationArgs& a) {
+Status run_tv(const Batch& batch, const TotalVariationArgs& a) {
   const int64_t size = a.height * a.width, planes = batch.rows * (batch.cols / size);
   const int64_t wanted = size <= 64 ? 64 : (size + 31) / 32 * 32;  // more than a warp: see TvTeam
   const int threads = int(wanted < kMostThreads ? wanted : kMostThreads);
@@ -230,7 +230,7 @@ Status launch_tv(const Batch& batch, const TotalVariationArgs& a) {
   const DeviceGuard guard(batch.device);
   if (guard.error() != cudaSuccess) return cuda_status(guard.error());
   if (a.height * a.width > (int64_t(1) << 30)) return {Code::invalid_argument, "a plane has more than 2^30 elements"};
-  return cuda_status(a.isotropic ? run_tv<T, true>(batch, a) : run_tv<T, false>(batch, a));
+  return a.isotropic ? run_tv<T, true>(batch, a) : run_tv<T, false>(batch, a);
 }
 
 #else  // the CPU

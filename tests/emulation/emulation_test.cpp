@@ -1,6 +1,7 @@
 // Runs every op under the emulated GPU and compares it with the CPU level.
-//   emulation_test all|quick [OP]   exit status 1, and a line for each difference. quick: half of the cases, and one
-//   order emulation_test fault NAME       plants a fault that a sanitizer, or the emulation itself, has to stop
+//   emulation_test all|quick [OP]   exit status 1, and a line for each difference; quick: half of the cases, one order
+//   emulation_test rows             more rows than a grid has blocks have to be refused
+//   emulation_test fault NAME       plants a fault that a sanitizer, or the emulation itself, has to stop
 #include <algorithm>
 #include <chrono>
 
@@ -59,6 +60,15 @@ int run_all(bool quick, const char* only) {
   return failures > 0 || cases == 0;
 }
 
+// More rows than there can be blocks are refused before anything is touched, not cut off by 2^32.
+int run_rows_beyond_the_grid() {
+  emulation::settings.max_cluster = 1;
+  const Batch batch = {(int64_t(1) << 32) + 5, 1, DType::float32, 0, nullptr};
+  const Status status = emulated::lp_norm(batch, NormArgs{});
+  std::printf("%s\n", status.code == Code::invalid_argument ? status.message : "not refused");
+  return status.code != Code::invalid_argument;
+}
+
 // A fault in a kernel of the package itself: a barrier that does nothing, or an output that is an element short.
 bool run_faulty_op(const char* name) {
   struct Fault {
@@ -92,7 +102,8 @@ bool run_faulty_op(const char* name) {
 int main(int argc, char** argv) {
   const auto mode = [&](const char* name) { return argc > 1 && std::strcmp(argv[1], name) == 0; };
   if (mode("all") || mode("quick")) return test::run_all(mode("quick"), argc > 2 ? argv[2] : nullptr);
+  if (mode("rows")) return test::run_rows_beyond_the_grid();
   if (mode("fault") && argc > 2 && (test::run_faulty_op(argv[2]) || test::run_faulty_kernel(argv[2]))) return 0;
-  std::fprintf(stderr, "usage: emulation_test all|quick [OP], emulation_test fault NAME\n");
+  std::fprintf(stderr, "usage: emulation_test all|quick [OP] | rows | fault NAME\n");
   return 2;
 }

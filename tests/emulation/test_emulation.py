@@ -57,6 +57,12 @@ def test_kernels_equal_the_cpu_level_without_a_report(sanitizer, results):
     assert re.search(r"^\d+ cases, 0 failed$", done.stdout, re.MULTILINE)
 
 
+def test_more_rows_than_a_grid_has_blocks_are_refused(programs):
+    done = run(programs["address"], "rows")
+    assert done.returncode == 0
+    assert "more rows than a grid has blocks" in done.stdout
+
+
 def test_every_op_is_in_the_table():
     declared = {
         name
