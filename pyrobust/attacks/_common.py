@@ -134,11 +134,24 @@ def clean_logits(model: Model, inputs: Tensor, labels: Tensor) -> Tensor:
     return logits
 
 
+def differentiating() -> torch.enable_grad:
+    """Gradients, also where the caller has switched them off.
+
+    Raises:
+        RuntimeError: under ``torch.inference_mode``, which nothing can be differentiated in.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "an attack needs gradients: call it outside torch.inference_mode() (torch.no_grad() is fine)"
+        )
+    return torch.enable_grad()
+
+
 def logits_and_grad(model: Model, adv: Tensor, gradient_at: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """One forward and one backward pass: the logits at ``adv``, and the gradient there of a loss whose gradient with
     respect to the logits is ``gradient_at(logits)``."""
     point = adv.detach().requires_grad_()
-    with torch.enable_grad():
+    with differentiating():
         logits = model(point)
     detached = logits.detach()
     (grad,) = torch.autograd.grad(logits, point, gradient_at(detached).to(logits.dtype))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust.attacks._common import FORWARDS, Model, rows_like
+from pyrobust.attacks._common import FORWARDS, Model, differentiating, rows_like
 
 _CHUNK = 2**24  # gradient values that one batched backward pass may make
 
@@ -90,7 +90,7 @@ def class_gradients(model: Model, points: Tensor, classes: Tensor | None = None)
 def forward(model: Model, points: Tensor) -> tuple[Tensor, Tensor]:
     """(point, logits): a leaf to differentiate by, and what depends on it."""
     point = points.detach().requires_grad_()
-    with torch.enable_grad():
+    with differentiating():
         return point, model(point)
 
 

@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_positive, clean_logits, undisturbed
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    check_count,
+    check_positive,
+    clean_logits,
+    differentiating,
+    undisturbed,
+)
 from pyrobust.attacks._confidence import (
     CHECK_EVERY,
     ConfidenceState,
@@ -82,9 +91,9 @@ def confident_ascent(
         adv = inputs.clone()
         for step in range(steps):
             point = adv.detach().requires_grad_()
-            with torch.enable_grad():
+            with differentiating():
                 log_p, log_top = log_probability(model(point), targets, temperature)
-            (grad,) = torch.autograd.grad(log_p.sum(), point)
+                (grad,) = torch.autograd.grad(log_p.sum(), point)
             log_p, log_top = log_p.detach(), log_top.detach()
             need = missing(log_p, log_top, log_c)
             moving = moving & (need > 0)

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, replace_rows_, undisturbed
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    clean_logits,
+    differentiating,
+    replace_rows_,
+    undisturbed,
+)
 from pyrobust.attacks._search import is_adversarial
 
 
@@ -100,7 +108,7 @@ def feature_adversary(
         best_distance = torch.full(done.shape, math.inf, dtype=wanted.dtype, device=inputs.device)
         for step in range(steps + 1):
             point = adv.detach().requires_grad_(step < steps)
-            with torch.set_grad_enabled(step < steps):
+            with differentiating() if step < steps else torch.no_grad():
                 distance = (features(point) - wanted).square().sum(1)
             here = distance.detach()
             closer = (here < best_distance) & ~done
@@ -109,7 +117,7 @@ def feature_adversary(
             if callback is not None and callback(step, FeatureState(adv, here, best, best_distance)):
                 break
             if step < steps:
-                (grad,) = torch.autograd.grad(-distance.sum(), point)
+                (grad,) = torch.autograd.grad(distance, point, torch.full_like(distance, -1))
                 ops.pgd_step_(adv, grad, inputs, math.inf, float(eps), float(step_size), bounds)
     return best
 

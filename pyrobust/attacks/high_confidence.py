@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_positive, clean_logits, undisturbed
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    check_count,
+    check_positive,
+    clean_logits,
+    differentiating,
+    undisturbed,
+)
 from pyrobust.attacks._confidence import (
     CHECK_EVERY,
     ConfidenceState,
@@ -101,7 +110,7 @@ def high_confidence(
         adv = inputs.clone()
         for step in range(steps):
             point = adv if differentiable and step > 0 else adv.detach().requires_grad_()
-            with torch.enable_grad():
+            with differentiating():
                 log_p, log_top = log_probability(forward(point), targets)
                 (grad,) = torch.autograd.grad(log_p.sum(), point, create_graph=differentiable)
             with torch.set_grad_enabled(differentiable):

@@ -161,6 +161,32 @@ def test_the_same_call_gives_the_same_bits(attack):
 
 
 @every_attack
+def test_gradients_switched_off_by_the_caller_change_nothing(attack):
+    model, x = network().eval(), models.inputs(6)
+    labels = model(x).argmax(1)
+    want = attack(model, x, labels).detach()
+    with torch.no_grad():
+        assert torch.equal(attack(model, x, labels), want)
+        assert not torch.is_grad_enabled()
+
+
+GRADIENT_FREE = ("hop_skip_jump", "one_pixel", "simba")
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_inference_mode_is_for_attacks_without_gradients(name):
+    model, x = network().eval(), models.inputs(6)
+    labels = model(x).argmax(1)
+    want = ATTACKS[name](model, x, labels).detach()
+    with torch.inference_mode():
+        if name in GRADIENT_FREE:
+            assert torch.equal(ATTACKS[name](model, x, labels), want)
+        else:
+            with pytest.raises(RuntimeError, match=r"outside torch\.inference_mode"):
+                ATTACKS[name](model, x, labels)
+
+
+@every_attack
 def test_misclassified_samples_come_back_unchanged(attack):
     model, x = network().eval(), models.inputs()
     labels = model(x).argmax(1)
