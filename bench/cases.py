@@ -174,6 +174,36 @@ def _primal_dual(norm: str) -> Callable[[Tensor], Work]:
     return build
 
 
+def _sigma_zero(grouping: str) -> Callable[[Tensor], Work]:
+    """A step in the middle of an attack: moments filled, a perturbation of size x."""
+
+    def build(x: Tensor) -> Work:
+        inputs, grad = torch.rand_like(x), torch.randn_like(x)
+        start = ops.SigmaZeroState.start(inputs, SIGMA)
+        start.delta.copy_((inputs + x).clamp_(0, 1) - inputs)
+        start.exp_avg.copy_(grad)
+        start.exp_avg_sq.copy_(grad.square() * (0.5 + torch.rand_like(x)))
+        state = ops.SigmaZeroState(*(t.clone() for t in start.tensors()))
+        adversarial = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        channels = x.shape[1] if grouping == "pixel" else 1
+        constants = [0.01, 1e-3, 0.0, 0.9, 0.999, 1.0, 1.0, 0.0, 1.0]
+
+        def reset() -> None:
+            for now, before in zip(state.tensors(), start.tensors(), strict=True):
+                now.copy_(before)
+
+        return Work(
+            lambda: ops.sigma_zero_step_(
+                state, inputs, grad, adversarial, step_size=0.01, threshold_step=0.0, grouping=grouping
+            ),
+            ref_steps.sigma_zero_step,
+            (*state.tensors(), inputs, grad, adversarial, channels, constants),
+            reset=reset,
+        )
+
+    return build
+
+
 def _seed(x: Tensor) -> Work:
     logits = x.flatten(1)
     labels, best_class = (torch.randint(logits.shape[1], (len(x),), device=x.device) for _ in range(2))
@@ -220,6 +250,7 @@ def cases() -> list[Case]:
         Case("pgd_step l1", 4, _pgd(1.0, l1_radius)),
         Case("pdgd_step", 8, _primal_dual("pdgd")),
         *(Case(f"pdpgd_step {norm}", 8, _primal_dual(norm)) for norm in ("linf", "l2", "l1", "l0")),
+        *(Case(f"sigma_zero_step {grouping}", 9, _sigma_zero(grouping)) for grouping in ("value", "pixel")),
         Case("attack_seed", 2, _seed),
         Case("prox_tv", 2, _total_variation),
         Case("spectral_norm_step", 1, _spectral),

@@ -210,4 +210,5 @@ PYBIND11_MODULE(_native, module) {
   PR_OP(PgdArgs, pgd_step, A, A, A, A, S, S, D, D, D, D, A);
   PR_OP(StepArgs, primal_dual_step, A, A, A, A, A, A, A, A, A, A, A, I, int, int, D, D, D, D, D, D, D, D, D, D, D, D,
         A);
+  PR_OP(SigmaZeroArgs, sigma_zero_step, A, A, A, A, A, A, A, A, A, I, D, D, D, D, D, D, D, D, D, A);
 }

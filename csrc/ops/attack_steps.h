@@ -62,8 +62,27 @@ struct StepArgs {
   void* workspace;
 };
 
+// Step of σ-zero. Batch.cols is a plane, as in StepArgs; the moments and the perturbation are in the compute dtype.
+struct SigmaZeroArgs {
+  void* adv;    // out: the next point
+  void* delta;  // in units of the box width
+  void* exp_avg;
+  void* exp_avg_sq;
+  void* threshold;  // one value a row, compute dtype, here and below
+  void* distance;   // out: the groups in which adv differs from inputs
+  const void* inputs;
+  const void* grad;
+  const void* adversarial;  // a byte a row: whether the point just predicted was
+  int64_t channels;
+  double step_size, sigma, threshold_step;
+  double beta1, beta2, correction1, correction2;
+  double low, high;
+  void* workspace;
+};
+
 }  // namespace pyrobust
 
 PR_DECLARE_OP(attack_seed, SeedArgs)
 PR_DECLARE_OP(pgd_step, PgdArgs)
 PR_DECLARE_OP(primal_dual_step, StepArgs)
+PR_DECLARE_OP(sigma_zero_step, SigmaZeroArgs)

@@ -18,12 +18,11 @@ from pyrobust.attacks._common import (
     check_positive,
     clean_logits,
     logits_and_grad,
-    rows_like,
     undisturbed,
 )
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
-_BETA1, _BETA2 = 0.9, 0.999
+_BETAS = 0.9, 0.999
 
 
 def sigma_zero(
@@ -82,46 +81,28 @@ def sigma_zero(
     check_positive(step_size=step_size, sigma=sigma)
     check_number("threshold", threshold, 0, 1)
     check_number("threshold_step", threshold_step, 0)
-    low, high = bounds
-    width = high - low
-    wide = torch.promote_types(inputs.dtype, torch.float32)
-    by_pixel = grouping == "pixel"
-    groups = inputs[0].numel() // (inputs.shape[1] if by_pixel else 1)
 
     def margin_gradient(logits: Tensor) -> Tensor:
         return _hinge_gradient(logits, labels, targeted)
 
     with undisturbed(model, eval_mode):
         nearest = Nearest(inputs, is_adversarial(clean_logits(model, inputs, labels), labels, targeted))
-        unit = (inputs.to(wide) - low) / width  # δ, and so the box, in units of its width
-        delta = torch.zeros_like(unit)
-        exp_avg, exp_avg_sq = torch.zeros_like(unit), torch.zeros_like(unit)
-        tau = torch.full_like(nearest.distance, threshold)
+        state = ops.SigmaZeroState.start(inputs, threshold)
         size = step_size
         for step in range(steps):
-            adv = inputs.to(wide).add(delta, alpha=width).clamp_(low, high).to(inputs.dtype)
+            adv = state.adv
             logits, grad = logits_and_grad(model, adv, margin_gradient)
             adversarial = is_adversarial(logits, labels, targeted)
-            nearest.offer(adv, ops.lp_norm(adv - inputs, "l0", grouping), adversarial)
+            nearest.offer(adv, state.distance, adversarial)
             if callback is not None and callback(step, SearchState(adv, adversarial, nearest.adv, nearest.distance)):
                 break
-            energy = delta.square()
-            if by_pixel:
-                energy = energy.sum(1, keepdim=True)
-            slope = energy.add_(sigma).pow_(-2).mul_(2 * sigma / groups)
-            grad = (grad.to(wide) * width).addcmul_(delta, slope)
-            grad.div_(rows_like(ops.lp_norm(grad, "linf").clamp_(min=1e-12), grad))
-
-            exp_avg.lerp_(grad, 1 - _BETA1)
-            exp_avg_sq.mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
-            root = exp_avg_sq.sqrt().div_(math.sqrt(1 - _BETA2 ** (step + 1))).add_(1e-8)
-            delta.addcdiv_(exp_avg, root, value=-size / (1 - _BETA1 ** (step + 1)))
-            delta.add_(unit).clamp_(0, 1).sub_(unit)
-
-            size = step_size * (0.55 + 0.45 * math.cos(math.pi * step / steps))
-            tau.add_(adversarial.to(wide).mul_(2).sub_(1), alpha=threshold_step * size).clamp_(0, 1)
-            weight = tau.square() / 2  # the prox of weight · l0 keeps what exceeds √(2 weight) = τ
-            delta = ops.prox_l0_group_(delta, weight, "max") if by_pixel else ops.prox_l0_(delta, weight)
+            following = step_size * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+            ops.sigma_zero_step_(
+                state, inputs, grad, adversarial, step_size=size, sigma=sigma, threshold_step=threshold_step * following,
+                betas=_BETAS, corrections=(1 - _BETAS[0] ** (step + 1), 1 - _BETAS[1] ** (step + 1)), bounds=bounds,
+                grouping=grouping,
+            )  # fmt: skip
+            size = following
     return nearest.adv
 
 

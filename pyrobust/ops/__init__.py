@@ -8,5 +8,6 @@ from pyrobust.ops.power import *  # noqa: F403
 from pyrobust.ops.projections import *  # noqa: F403
 from pyrobust.ops.proximal import *  # noqa: F403
 from pyrobust.ops.sampling import *  # noqa: F403
+from pyrobust.ops.sparse_steps import *  # noqa: F403
 from pyrobust.ops.spectral import *  # noqa: F403
 from pyrobust.ops.total_variation import *  # noqa: F403

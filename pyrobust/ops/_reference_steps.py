@@ -126,3 +126,27 @@ def primal_dual_step(
     moved_dual = (dual + dual_step * margin.sign()).clamp(-limit, limit)
     dual.copy_(torch.where(margin.isnan(), dual, moved_dual))
     dual_average.copy_(momentum * dual_average + (1 - momentum) * torch.sigmoid(-moved_dual))
+
+
+def sigma_zero_step(
+    adv: Tensor, delta: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, threshold: Tensor, distance: Tensor, inputs: Tensor,
+    grad: Tensor, adversarial: Tensor, channels: int, constants: list[float],
+) -> None:  # fmt: skip
+    step_size, sigma, threshold_step, beta1, beta2, correction1, correction2, low, high = constants
+    n, cols = row_shape(adv)
+    shape, width = (n, channels, cols // channels), high - low
+    x, g = (t.reshape(shape).to(ROW_DTYPES[adv.dtype]) for t in (inputs, grad))
+    d, m, v = (t.reshape(shape) for t in (delta, exp_avg, exp_avg_sq))
+    energy = d.square().sum(1, keepdim=True) + sigma
+    g = g * width + d * (2 * sigma / shape[2]) / energy.square()
+    g = g / g.abs().amax((1, 2), keepdim=True).clamp(min=1e-12)
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    d = d - step_size / correction1 * m / ((v / correction2).sqrt() + 1e-8)
+    d = torch.minimum(torch.maximum(d, (low - x) / width), (high - x) / width)
+    tau = (threshold + threshold_step * (2 * adversarial.to(threshold.dtype) - 1)).clamp(0, 1)
+    d = torch.where(d.abs().amax(1, keepdim=True) <= tau.reshape(n, 1, 1), 0, d)
+    for state, new in ((delta, d), (exp_avg, m), (exp_avg_sq, v), (adv, (x + width * d).clamp(low, high))):
+        state.copy_(new.reshape(state.shape))
+    threshold.copy_(tau)
+    distance.copy_(ref.lp_norm(adv.reshape(n, cols) - inputs.reshape(n, cols), 0.0, channels))

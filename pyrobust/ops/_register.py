@@ -8,6 +8,7 @@ machinery goes straight to the native function, which saves several microseconds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,14 @@ def check_tensor(
             f"{name}: {argument}: expected {dtype} {tuple(shape)} on {device}, "
             f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
         )
+
+
+def check_bounds(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
+    """The bounds as floats; raises unless they are finite with low < high."""
+    low, high = float(bounds[0]), float(bounds[1])
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"{name}: bounds: expected finite (low, high) with low < high, got {bounds}")
+    return low, high
 
 
 def split_scalar(name: str, argument: str, value: float | Tensor, x: Tensor) -> tuple[float, Tensor | None]:

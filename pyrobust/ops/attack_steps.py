@@ -18,6 +18,7 @@ from pyrobust.ops import _reference_steps as ref
 from pyrobust.ops._native import ROW_DTYPES, launch
 from pyrobust.ops._register import (
     channels_of,
+    check_bounds,
     check_like,
     check_rows,
     check_tensor,
@@ -111,7 +112,7 @@ def pgd_step_(
         raise ValueError(
             f"pgd_step_: sparsity: expected a share in [0, 1], and 0 unless p = 1, got {sparsity} with p = {p}"
         )
-    low, high = _bounds("pgd_step_", bounds)
+    low, high = check_bounds("pgd_step_", bounds)
     scalars = (*split_scalar("pgd_step_", "eps", eps, adv), *split_scalar("pgd_step_", "step_size", step_size, adv))
     arguments = (adv, grad, inputs, *scalars, p, float(sparsity), low, high)
     if is_plain(adv, grad, inputs):
@@ -137,13 +138,6 @@ def _check_state(name: str, adv: Tensor, **tensors: Tensor) -> None:
         requires_grad |= tensor.requires_grad
     if requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name}: expected tensors that do not require grad: attack steps have no derivative")
-
-
-def _bounds(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
-    low, high = float(bounds[0]), float(bounds[1])
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"{name}: bounds: expected finite (low, high) with low < high, got {bounds}")
-    return low, high
 
 
 @dataclass(slots=True)
@@ -296,7 +290,7 @@ class StepOptions:
     def __post_init__(self) -> None:
         if not self.step_size > 0:
             raise ValueError(f"StepOptions: step_size: expected a value > 0, got {self.step_size}")
-        low, high = _bounds("StepOptions", self.bounds)
+        low, high = check_bounds("StepOptions", self.bounds)
         normalize = self.normalize and check_exponent("StepOptions", self.normalize)
         constants = [self.step_size, float(normalize), *self.betas, *self.corrections, self.dual_step, self.dual_limit]
         if not 0 <= self.damping <= 1:

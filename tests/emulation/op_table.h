@@ -72,6 +72,28 @@ inline StepArgs step_args(Arrays& a, Prox prox, int64_t planes, int adaptive, do
           1,
           a.workspace()};
 }
+inline SigmaZeroArgs sigma_zero_args(Arrays& a, int64_t planes) {
+  return {a.inout(planes),
+          a.moment(planes),
+          a.moment(planes),
+          a.moment(planes),
+          a.column_inout(0.2),
+          a.column_output(),
+          a.input(planes),
+          a.x(planes),
+          a.integers(false, 2),  // of whose bytes every eighth is not zero
+          planes,
+          0.3,
+          0.01,
+          0.05,
+          0.9,
+          0.99,
+          0.2,
+          0.1,
+          0,
+          1,
+          a.workspace()};
+}
 
 // A divisor of the row's length, so that rows become matrices and images.
 inline int64_t height_of(int64_t cols) {
@@ -152,6 +174,8 @@ inline const Op kOps[] = {
     OP(primal_dual_step, step_args(a, Prox::linf, 1, 0, 1)),
     OP(primal_dual_step, step_args(a, Prox::linf, 1, 1, 1)),
     OP(primal_dual_step, step_args(a, Prox::l0, kPlanes, 1, INFINITY)),
+    OP(sigma_zero_step, sigma_zero_args(a, 1)),
+    OP(sigma_zero_step, sigma_zero_args(a, kPlanes)),
     OP(spectral_norm_step, spectral_args(a)),
     OP(prox_tv, tv_args(a, 0)),
     OP(prox_tv, tv_args(a, 1)),

@@ -21,7 +21,7 @@ from oracles import UNIT, project_l1_ball, project_l1_box, smallest, threshold
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust.ops import PrimalDualState, StepOptions
+from pyrobust.ops import PrimalDualState, SigmaZeroState, StepOptions
 from pyrobust.ops import _reference as ref
 from pyrobust.ops import _reference_steps as steps
 
@@ -547,6 +547,83 @@ def _primal_dual(
     )  # fmt: skip
 
 
+def _sigma_zero(grouping: str) -> Op:
+    """A step in the middle of an attack; the sign of a row's first gradient says whether it is adversarial."""
+    step_size, sigma, threshold, threshold_step = 0.1, 0.01, 0.1, 0.05
+    betas, corrections = (0.9, 0.99), (0.75, 0.3)
+
+    def groups(x: Tensor) -> int:
+        return channels(x) if grouping == "pixel" else 1
+
+    def shaped(x: Tensor, t: Tensor) -> Tensor:
+        return planes(t) if grouping == "pixel" and t.ndim > 1 else t
+
+    def state_of(x: Tensor) -> tuple[SigmaZeroState, Tensor, Tensor]:
+        inputs, wide = spread(x, 0, 1), x.to(WIDE[x.dtype])
+        state = SigmaZeroState.start(inputs, threshold)
+        delta = spread(wide, -0.2, 0.2, 0.3)
+        state.delta.copy_(torch.minimum(torch.maximum(delta, -inputs.to(wide.dtype)), 1 - inputs.to(wide.dtype)))
+        state.exp_avg.copy_(spread(wide, -0.1, 0.1, 0.7))
+        state.exp_avg_sq.copy_(spread(wide, 0, 0.01, 0.2))
+        return state, inputs, x[:, :1].sum(1) > 0
+
+    def run(x: Tensor, v: Value) -> tuple[Tensor, ...]:
+        state, inputs, adversarial = state_of(x)
+        state = SigmaZeroState(*(shaped(x, t) for t in state.tensors()))
+        ops.sigma_zero_step_(
+            state, shaped(x, inputs), shaped(x, x), adversarial, step_size=step_size, sigma=sigma,
+            threshold_step=threshold_step, betas=betas, corrections=corrections, grouping=grouping,
+        )  # fmt: skip
+        return tuple(t.reshape(x.shape) if t.ndim > 1 else t for t in state.tensors())
+
+    def stepped(x: Tensor, *, thresholded: bool) -> SigmaZeroState:
+        state, inputs, adversarial = state_of(x)
+        state = SigmaZeroState(*(t.double() for t in state.tensors()))
+        if not thresholded:  # τ = 0
+            state.threshold.zero_()
+        constants = [step_size, sigma, threshold_step * thresholded, *betas, *corrections, *BOX]
+        steps.sigma_zero_step(*state.tensors(), inputs.double(), x.double(), adversarial, groups(x), constants)
+        return state
+
+    def errors(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the moments and of δ before it is thresholded. A slope h is a sum of two terms over its largest: k u of the terms'
+        magnitudes, k = channels + 12 roundings (energy, weight, products, sum, quotient), and as much of the largest.
+        """
+        u, c = unit(x), groups(x)
+        delta, g = state_of(x)[0].delta.double(), x.double()
+        energy = delta.reshape(len(x), c, -1).square().sum(1).repeat(1, c) + sigma
+        pull = delta * (2 * sigma * c / x.shape[1]) / energy.square()
+        largest = most(g + pull).clamp(min=1e-12)
+        h, terms = (g + pull).abs() / largest, (g.abs() + pull.abs()) / largest
+        off = (c + 12) * u * (terms + h * most(terms))
+        state = stepped(x, thresholded=False)
+        m, v = state.exp_avg.abs(), state.exp_avg_sq
+        first = (1 - betas[0]) * off + 4 * u * (m + (1 - betas[0]) * 2 * h)
+        second = (1 - betas[1]) * 2 * h * off + 4 * u * v
+        root = (v / corrections[1]).sqrt() + 1e-8
+        moved = step_size / corrections[0] * m / root
+        # d(1 / √v) / v = ½ v^(−3/2), and where v falls by its whole error √v by no more than that of the error
+        far = step_size / corrections[0] * first / root + moved * (second / v.clamp(min=1e-300) + 10 * u)
+        return first, second, torch.minimum(far, torch.ones_like(far)) + 6 * u
+
+    def bound(x: Tensor, v: Value, want: tuple[Tensor, ...]) -> tuple[Tensor | float | None, ...]:
+        first, second, far = errors(x)
+        return far + 2 * unit(x), far, first, second, 2 * unit(x), None
+
+    def doubtful(x: Tensor, v: Value) -> Tensor:
+        """Groups whose largest δ is within rounding of τ."""
+        c = groups(x)
+        size = stepped(x, thresholded=False).delta.abs().reshape(len(x), c, -1)
+        slack = errors(x)[2].reshape(len(x), c, -1).amax(1) + 2 * unit(x)
+        tau = stepped(x, thresholded=True).threshold.unsqueeze(1)
+        return ((size.amax(1) - tau).abs() <= slack).repeat(1, c)
+
+    return Op(
+        f"sigma_zero_step-{grouping}", run, lambda x, v: stepped(x, thresholded=True).tensors(), bound, None, doubtful,
+        torch_op="sigma_zero_step_", spreads=False,
+    )  # fmt: skip
+
+
 def _seed(targeted: bool = False, follow: bool = False, given: bool = False) -> Op:
     def arguments(x: Tensor) -> tuple:
         wide, n, k = WIDE[x.dtype], len(x), x.shape[1]
@@ -626,6 +703,7 @@ STEPS = (
     _primal_dual("linf", damping=0.2), _primal_dual("l2", damping=0.2), _primal_dual("l1", damping=0.2),
     _primal_dual("l0", grouping="pixel"), _primal_dual("linf", False), _primal_dual("l2", False), _primal_dual("l1", False),
     _seed(), _seed(targeted=True), _seed(follow=True), _seed(given=True),
+    _sigma_zero("value"), _sigma_zero("pixel"),
 )  # fmt: skip
 ROW_OPS = PROJECTIONS + PROXES + DIRECTIONS + MEASURES + POWERS
 ALL_OPS = ROW_OPS + STEPS

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ops.table import ALL_OPS, DTYPES, PROJECTIONS, PROXES, ROW_OPS, SAMPLERS, WIDE, Op, rows_of, values_for
 from pyrobust import ops
-from pyrobust.ops import PrimalDualState, StepOptions
+from pyrobust.ops import PrimalDualState, SigmaZeroState, StepOptions
 
 INF, NAN = math.inf, math.nan
 EVERY = ALL_OPS + SAMPLERS
@@ -271,6 +271,16 @@ X = torch.zeros(2, 3, 4)
 G = torch.zeros(2, 12)
 L = torch.zeros(2, dtype=torch.int64)
 OPTIONS = StepOptions(0.1, 0.1)
+
+
+def sparse_step(state=None, inputs=G, grad=G, adversarial=L.bool(), step_size=0.1, **options) -> SigmaZeroState:  # noqa: B008
+    """A step of σ-zero; tensors of its state may be replaced by name."""
+    state = state or SigmaZeroState.start(G, 0.3)
+    for name in ("delta", "exp_avg", "threshold"):
+        setattr(state, name, options.pop(name, getattr(state, name)))
+    return ops.sigma_zero_step(state, inputs, grad, adversarial, step_size=step_size, **options)
+
+
 START = PrimalDualState.start(G, 1.0)
 SCALARS = {
     "radius": ["project_simplex", "project_l1_ball", "project_l2_ball", "project_linf_ball"],
@@ -354,6 +364,21 @@ def test_bad_values_are_named(argument, name):
         ("best_class", lambda: ops.attack_seed(G, L, L.float(), START)),
         ("targets", lambda: ops.attack_seed(G, L, L, START, targets=L.int())),
         ("state", lambda: ops.attack_seed(G.double(), L, L, START)),
+        ("inputs", lambda: SigmaZeroState.start(G[0], 0.3)),
+        ("threshold", lambda: SigmaZeroState.start(G, 1.5)),
+        ("inputs", lambda: sparse_step(inputs=G.double())),
+        ("grad", lambda: sparse_step(grad=G[:1])),
+        ("adversarial", lambda: sparse_step(adversarial=L)),
+        ("adversarial", lambda: sparse_step(adversarial=L[:1].bool())),
+        ("step_size", lambda: sparse_step(step_size=0.0)),
+        ("step_size", lambda: sparse_step(step_size=NAN)),
+        ("sigma", lambda: sparse_step(sigma=-1.0)),
+        ("threshold_step", lambda: sparse_step(threshold_step=-0.1)),
+        ("bounds", lambda: sparse_step(bounds=(1.0, 0.0))),
+        ("grouping", lambda: sparse_step(grouping="channel")),
+        (r"state\.delta", lambda: sparse_step(SigmaZeroState.start(G.half(), 0.3), G.half(), G.half(), delta=G.half())),
+        (r"state\.threshold", lambda: sparse_step(threshold=L)),
+        ("state", lambda: sparse_step(exp_avg=torch.zeros(12, 2).T)),
     ],
 )
 def test_bad_arguments_are_named(argument, call):
@@ -367,6 +392,7 @@ def test_steps_refuse_what_requires_grad_and_states_they_cannot_write():
         lambda: ops.pgd_step_(G.clone(), g, G, 2, 1.0, 0.1),
         lambda: ops.pdpgd_step(START, g, G, L.float(), "l2", OPTIONS),
         lambda: ops.pdgd_step(START, G, g, L.float(), OPTIONS),
+        lambda: sparse_step(grad=g),
     ):
         with pytest.raises(ValueError, match="require grad"):
             call()
@@ -414,6 +440,31 @@ def test_a_copying_step_leaves_the_state_and_equals_the_step_in_place(norm):
     adv = x.clone()
     assert ops.pgd_step_(adv, g, x, 2, 0.1, 0.05) is adv
     assert torch.equal(adv, ops.pgd_step(x, g, x, 2, 0.1, 0.05))
+
+
+@pytest.mark.parametrize("grouping", ["value", "pixel"])
+def test_a_copying_step_of_sigma_zero_leaves_the_state_and_equals_the_step_in_place(grouping):
+    x = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    g, adversarial = x.sin() - 0.4, torch.tensor([True, False, True, False])
+    state = SigmaZeroState.start(x, 0.3)
+    before = [t.clone() for t in state.tensors()]
+    copy = ops.sigma_zero_step(state, x, g, adversarial, step_size=0.5, grouping=grouping)
+    assert all(torch.equal(a, b) for a, b in zip(before, state.tensors(), strict=True))
+    assert ops.sigma_zero_step_(state, x, g, adversarial, step_size=0.5, grouping=grouping) is state
+    assert same(copy.tensors(), state.tensors())
+    assert not torch.equal(state.adv, x)
+
+
+def test_strided_tensors_of_a_step_of_sigma_zero():
+    x = torch.rand(4, 3, 5, 2, generator=torch.Generator().manual_seed(0))
+    adversarial = torch.tensor([[True, False], [False, False], [True, True], [False, True]])
+    one, two = (
+        ops.sigma_zero_step(SigmaZeroState.start(x, 0.3), a, a.sin() - 0.4, m, step_size=0.5, grouping="pixel")
+        for a, m in (
+            (x.contiguous(memory_format=torch.channels_last), adversarial[:, 0]), (x, adversarial[:, 0].clone()),
+        )
+    )  # fmt: skip
+    assert same(one.tensors(), two.tensors())
 
 
 def named(name: str) -> Op:

@@ -1,0 +1,3 @@
+#include "sigma_zero.cuh"
+
+PR_DEFINE_ROW_OP(sigma_zero_step, SigmaZeroStep, SigmaZeroArgs)

@@ -1,0 +1,2 @@
+// The same definitions, compiled by nvcc.
+#include "sigma_zero.cpp"
