@@ -55,8 +55,28 @@ def check_inputs(inputs: Tensor, bounds: Bounds) -> None:
     low, high = inputs.aminmax()
     if not (math.isfinite(low.item()) and math.isfinite(high.item())):
         raise ValueError("inputs: expected finite values, got NaN or Inf")
-    if low.item() < bounds[0] or high.item() > bounds[1]:
-        raise ValueError(f"inputs: expected values inside bounds {bounds}, got [{low.item():g}, {high.item():g}]")
+    check_inside("inputs", inputs, bounds)
+
+
+def check_inside(name: str, values: Tensor, bounds: Bounds) -> None:
+    """Raise unless all values lie in ``bounds``, as the dtype of the values rounds them; NaN does not."""
+    low, high = (torch.tensor(bound, dtype=values.dtype).item() for bound in bounds)
+    least, most = (value.item() for value in values.aminmax())
+    if not (low <= least and most <= high):
+        raise ValueError(f"{name}: expected values inside bounds {bounds}, got [{least:g}, {most:g}]")
+
+
+def check_count(**values: int) -> None:
+    """Raise ValueError naming the first value that is not an integer >= 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless ``seed`` is an integer in [0, 2⁶³)."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected an integer in [0, 2**63), got {seed!r}")
 
 
 def check_labels(labels: Tensor, inputs: Tensor, num_classes: int | None = None) -> None:
@@ -81,4 +101,6 @@ def check_logits(logits: Tensor, batch: int) -> int:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != batch or logits.shape[1] < 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"model: expected logits of shape ({batch}, K) with K >= 2, got {got}")
+    if not logits.is_floating_point():
+        raise ValueError(f"model: expected logits of a floating dtype, got {logits.dtype}")
     return int(logits.shape[1])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.adapters._unit import UnitModel, frozen, seeded
-from pyrobust.attacks._common import Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._common import Model, check_call, check_number, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._search import is_adversarial
 
 
@@ -122,9 +122,9 @@ class PeerAttack:
         targeted: bool = False,
     ) -> Tensor:
         name = norm_name(norm, self.norms)
-        inputs, bounds, _ = check_call(inputs, labels, bounds, 1 if steps is None else steps, 1, None)
-        if eps is not None and not eps >= 0:
-            raise ValueError(f"eps: expected a number >= 0, got {eps!r}")
+        inputs, bounds, _ = check_call(inputs, labels, bounds, 1 if steps is None else steps, 1, None, seed)
+        if eps is not None or self.traits.budget:
+            eps = check_number("eps", eps, 0)  # type: ignore[arg-type]  # None is what it refuses
         options = dict(self.options)
         if steps is not None and self.traits.steps is not None:
             options[self.traits.steps] = steps

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, check_labels, check_logits
-from pyrobust.attacks._common import Callback, Model, clean_logits, differentiating, replace_rows_
+from pyrobust.attacks._common import Callback, Model, clean_logits, differentiating, gradient, replace_rows_
 from pyrobust.attacks._jacobian import forward
 from pyrobust.attacks._search import is_adversarial
 
@@ -99,7 +99,7 @@ def logits_loss_grad(
     point, logits = forward(model, adv) if begun is None else begun
     with differentiating():
         value = loss_of(logits, loss)
-        (grad,) = torch.autograd.grad(value.sum(), point)
+        grad = gradient(value.sum(), point)
     return logits.detach(), value.detach(), grad
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrobust._checks import Bounds, check_bounds, check_inputs, check_labels, check_logits
+from pyrobust._checks import Bounds, check_bounds, check_inputs, check_inside, check_labels, check_logits, check_seed
 from pyrobust._checks import Model as Model
+from pyrobust._checks import check_count as check_count
 
 FORWARDS = 3  # forward passes that take as long as a gradient: that is one, and a backward pass of twice the operations
 
@@ -19,7 +20,7 @@ FORWARDS = 3  # forward passes that take as long as a gradient: that is one, and
 @contextmanager
 def undisturbed(model: Model, eval_mode: bool = True) -> Iterator[None]:
     """Run the model in evaluation mode (or as it is), and leave its training flags, buffers and the random state as
-    found."""
+    found: models may draw and count in evaluation mode too."""
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
             training = [module for module in model.modules() if module.training]
@@ -27,9 +28,13 @@ def undisturbed(model: Model, eval_mode: bool = True) -> Iterator[None]:
                 for module in training:
                     module.training = False
                 stack.callback(_set_training, training)
-            elif training:  # batch-norm statistics would move, dropout would draw
-                stack.callback(_restore, [(buffer, buffer.clone()) for buffer in model.buffers()])
-                stack.enter_context(torch.random.fork_rng())
+            # Batch norm moves its statistics in training mode, and does not count that as a change of version.
+            silently = bool(training) and not eval_mode
+            tracked = [buffer for buffer in model.buffers() if not buffer.is_inference()]
+            saved = [(buffer, -1 if silently else buffer._version, buffer.clone()) for buffer in tracked]
+            stack.callback(_restore, saved)
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        stack.enter_context(torch.random.fork_rng(devices=devices))
         yield
 
 
@@ -39,16 +44,11 @@ def _set_training(modules: list[nn.Module]) -> None:
 
 
 @torch.no_grad()
-def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, saved in buffers:
-        buffer.copy_(saved)
-
-
-def check_count(**values: int) -> None:
-    """Raise ValueError naming the first value that is not an integer >= 1."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+def _restore(buffers: list[tuple[Tensor, int, Tensor]]) -> None:
+    """Put back (buffer, its version, its values) where the version is another: an outer graph may hold the buffers."""
+    for buffer, version, saved in buffers:
+        if buffer._version != version:
+            buffer.copy_(saved)
 
 
 def check_number(
@@ -76,7 +76,7 @@ def check_positive(*, below: float = math.inf, **values: float) -> None:
 
 
 def check_call(
-    inputs: Tensor, labels: Tensor, bounds: Bounds, steps: int, restarts: int, sample_ids: Tensor | None
+    inputs: Tensor, labels: Tensor, bounds: Bounds, steps: int, restarts: int, sample_ids: Tensor | None, seed: int
 ) -> tuple[Tensor, Bounds, Tensor]:
     """Check what all attacks take; return detached contiguous inputs, the bounds as floats, and the sample ids.
 
@@ -87,26 +87,29 @@ def check_call(
     check_inputs(inputs, bounds)
     check_labels(labels, inputs)
     check_count(steps=steps, restarts=restarts)
+    check_seed(seed)
     if sample_ids is None:
         sample_ids = torch.arange(len(inputs), device=inputs.device)
     elif not isinstance(sample_ids, Tensor) or sample_ids.dtype != torch.int64 or sample_ids.shape != (len(inputs),):
         raise ValueError(f"sample_ids: expected a torch.int64 tensor of shape ({len(inputs)},)")
-    return inputs.detach().contiguous(), bounds, sample_ids.to(inputs.device)
+    inputs = inputs.detach().contiguous()
+    if inputs.is_inference():  # no leaf of a graph can be made of it
+        inputs = inputs.clone()
+    return inputs, bounds, sample_ids.to(inputs.device)
 
 
-def check_starts(starts: Tensor | None, inputs: Tensor, bounds: Bounds) -> None:
-    """Raise unless ``starts`` is None, or like ``inputs``, finite and inside ``bounds``."""
+def check_starts(starts: Tensor | None, inputs: Tensor, bounds: Bounds) -> Tensor | None:
+    """``starts``, detached; raises unless they are None, or like ``inputs``, finite and inside ``bounds``."""
     if starts is None:
-        return
+        return None
     if not isinstance(starts, Tensor) or (starts.shape, starts.dtype, starts.device) != (
         inputs.shape,
         inputs.dtype,
         inputs.device,
     ):
         raise ValueError(f"starts: expected {inputs.dtype} {tuple(inputs.shape)} on {inputs.device}, as inputs")
-    low, high = starts.aminmax()
-    if not (low.item() >= bounds[0] and high.item() <= bounds[1]):
-        raise ValueError(f"starts: expected values inside bounds {bounds}")
+    check_inside("starts", starts, bounds)
+    return starts.detach()
 
 
 def check_grouping(grouping: str | None, norm: str, inputs: Tensor) -> str:
@@ -147,6 +150,23 @@ def differentiating() -> torch.enable_grad:
     return torch.enable_grad()
 
 
+def gradient(outputs: Tensor, point: Tensor, seed: Tensor | None = None, **options: Any) -> Tensor:
+    """The gradient of ⟨seed, outputs⟩ at ``point``; ``options`` of torch.autograd.grad.
+
+    Raises:
+        ValueError: the outputs do not depend on the point by operations that can be differentiated.
+    """
+    grad = None
+    if outputs.requires_grad:
+        (grad,) = torch.autograd.grad(outputs, point, seed, allow_unused=True, **options)
+    if grad is None:
+        raise ValueError(
+            "model: expected outputs that depend on the inputs differentiably; without gradients hop_skip_jump, simba, "
+            "one_pixel and pixel_swap attack it"
+        )
+    return grad
+
+
 def logits_and_grad(model: Model, adv: Tensor, gradient_at: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """One forward and one backward pass: the logits at ``adv``, and the gradient there of a loss whose gradient with
     respect to the logits is ``gradient_at(logits)``."""
@@ -154,8 +174,7 @@ def logits_and_grad(model: Model, adv: Tensor, gradient_at: Callable[[Tensor], T
     with differentiating():
         logits = model(point)
     detached = logits.detach()
-    (grad,) = torch.autograd.grad(logits, point, gradient_at(detached).to(logits.dtype))
-    return detached, grad
+    return detached, gradient(logits, point, gradient_at(detached).to(logits.dtype))
 
 
 def rows_like(values: Tensor, x: Tensor) -> Tensor:

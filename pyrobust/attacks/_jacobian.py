@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust.attacks._common import FORWARDS, Model, differentiating, rows_like
+from pyrobust.attacks._common import FORWARDS, Model, differentiating, gradient, rows_like
 
 _CHUNK = 2**24  # gradient values that one batched backward pass may make
 
@@ -57,7 +57,7 @@ def pull_back(
                 point, logits = again()
             try:
                 more = (keep or start + 1 < len(seeds)) and not once
-                (row,) = torch.autograd.grad(logits, point, part[0], retain_graph=more)
+                row = gradient(logits, point, part[0], retain_graph=more)
             except RuntimeError as error:
                 if again is None or once or "donated buffer" not in str(error):
                     raise

@@ -43,10 +43,20 @@ def make_loss(loss: Loss, labels: Tensor, clean: Tensor, targeted: bool) -> Call
     Raises:
         ValueError: another name; "dlr" with targets.
     """
+    if labels.is_inference():  # a graph cannot hold them
+        labels = labels.clone()
     sign = -1.0 if targeted else 1.0
     if callable(loss):
         function = loss
-        return lambda logits: sign * function(clean, logits)
+
+        def checked(logits: Tensor) -> Tensor:
+            value = function(clean, logits)
+            if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"loss: expected one value a sample, shape ({len(logits)},), got {got}")
+            return sign * value
+
+        return checked
     if loss not in LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, or a function of two logits, got {loss!r}")
     if loss == "dlr" and targeted:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust.attacks._common import Model
+from pyrobust.attacks._common import Model, check_positive
 from pyrobust.attacks._runs import THESIS_STEP_SIZES, Schedule, thesis_schedule
 
 Tuning = tuple[Tensor, Tensor]
@@ -33,9 +33,9 @@ def thesis_step_size(
         tuning: (inputs, labels) that are not among those to be reported.
 
     Raises:
-        ValueError: ``tuning`` is missing.
+        ValueError: ``tuning`` is missing, or no pair.
     """
-    if tuning is None:
+    if not isinstance(tuning, (tuple, list)) or len(tuning) != 2:
         raise ValueError(
             'tuning: preset="thesis" without step_size needs (inputs, labels) held back from the evaluation'
         )
@@ -69,6 +69,8 @@ def choose_schedule(
     Raises:
         ValueError: another preset; ``tuning`` without the preset, or missing where the preset needs it.
     """
+    if step_size is not None:
+        check_positive(step_size=step_size)
     if preset is None:
         if tuning is not None:
             raise ValueError('tuning: applies to preset="thesis" alone')

@@ -92,7 +92,7 @@ def alma(
     Source: Rony et al. 2021, algorithm 1 with the penalty P2; the restarts, the targets' ratio (Croce and Hein
     2020, eq. 7) and the case of few classes are additions.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     name = norm_name(norm)
     if name not in _STEP:
         raise ValueError(f'norm: expected "l2" or "l1", got {norm!r}')

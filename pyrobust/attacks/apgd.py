@@ -81,7 +81,7 @@ def apgd(
     Source: Croce and Hein 2020, §3, algorithm 1 and eq. 7; Croce and Hein 2021 for l1 (§3) and large eps (§3.2).
     """
     p = EXPONENTS[norm_name(norm, apgd.norms)]  # type: ignore[attr-defined]
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     eps, rho = check_number("eps", eps, 0), check_number("rho", rho, 0, 1)
     if isinstance(target_classes, bool) or not isinstance(target_classes, int) or target_classes < 0:
         raise ValueError(f"target_classes: expected an integer >= 0, got {target_classes!r}")

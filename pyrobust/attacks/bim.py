@@ -61,7 +61,7 @@ def bim(
     eq. 2.15.
     """
     p = EXPONENTS[norm_name(norm, bim.norms)]  # type: ignore[attr-defined]
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     eps = check_number("eps", eps, 0)
     size = 1.25 * eps / steps if step_size is None else check_number("step_size", step_size, 0)
 

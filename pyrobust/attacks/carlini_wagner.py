@@ -88,7 +88,7 @@ def carlini_wagner(
     Source: Carlini and Wagner 2017, §V-B, §VI-A to C (objective f₆); seed 003, §2.4.1.2 and §5.4 (9 constants from
     0.01, 10 000 steps each, no early abort).
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     name = norm_name(norm, tuple(_CONST))
     const = _CONST[name] if const is None else const
     check_count(search_steps=search_steps)

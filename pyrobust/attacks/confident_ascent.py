@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pyrobust._checks import Bounds
@@ -14,6 +13,7 @@ from pyrobust.attacks._common import (
     check_positive,
     clean_logits,
     differentiating,
+    gradient,
     undisturbed,
 )
 from pyrobust.attacks._confidence import (
@@ -79,7 +79,7 @@ def confident_ascent(
     Source: seed 001, "Example: LeNet on MNIST" with footnotes 9 and 10 (corrected): confidence 0.95, step 1.0 on the
         scale [0, 255].
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     log_c = check_confidence(confidence, inputs).log()
     check_positive(temperature=temperature)
     check_positive(step_size=step_size)
@@ -93,7 +93,7 @@ def confident_ascent(
             point = adv.detach().requires_grad_()
             with differentiating():
                 log_p, log_top = log_probability(model(point), targets, temperature)
-                (grad,) = torch.autograd.grad(log_p.sum(), point)
+                grad = gradient(log_p.sum(), point)
             log_p, log_top = log_p.detach(), log_top.detach()
             need = missing(log_p, log_top, log_c)
             moving = moving & (need > 0)

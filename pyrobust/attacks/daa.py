@@ -76,7 +76,7 @@ def daa(
     Source: Zheng, Chen and Ren 2019, DAA-BLOB; seed 003, §2.4.1.6 and §5.4 (200 steps).
     """
     norm_name(norm, daa.norms)  # type: ignore[attr-defined]
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     eps, interaction = check_number("eps", eps, 0), check_number("interaction", interaction, 0)
     size = 2.5 * eps / steps if step_size is None else check_number("step_size", step_size, 0)
     if isinstance(particles, bool) or not isinstance(particles, int) or particles < 2:

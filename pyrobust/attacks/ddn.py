@@ -74,7 +74,7 @@ def ddn(
     Cost: restarts · steps + 1 forward and restarts · steps backward passes.
     Source: Rony et al. 2019, algorithm 1, without the rounding to 256 levels; seed 003, §5.4 (1000 steps).
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     check_positive(step_size=step_size, radius=radius)
     check_positive(gamma=gamma, below=1)
     low, high = bounds

@@ -60,7 +60,7 @@ def deepfool(
     §3.5 has steps=50, max_step=0.5, and §4.5 steps=500, max_step=0.1.
     """
     name = norm_name(norm, ("l2", "linf"))
-    inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     overshoot = check_number("overshoot", overshoot, 0)
     longest = math.inf if max_step is None else check_number("max_step", max_step, 0, above=True)
 

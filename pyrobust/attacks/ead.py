@@ -83,7 +83,7 @@ def ead(
     Source: Chen et al. 2018, eq. 7–10 and algorithm 1; seed 003, §5.4 (9 constants from 0.01, 1000 steps, β = 0.05, l1
     rule, no early abort).
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     if rule not in ("l1", "en"):
         raise ValueError(f'rule: expected "l1" or "en", got {rule!r}')
     check_count(search_steps=search_steps)

@@ -57,7 +57,7 @@ def extreme_weights(
     Cost: K gradients a sample, held at once, and ⌈log₂(D + 1)⌉ + 3 forward passes, by bisection over how many.
     Source: seed 000, §4.2 and figure 7a.
     """
-    inputs, bounds, _ = check_call(inputs, labels, bounds, 1, 1, sample_ids)
+    inputs, bounds, _ = check_call(inputs, labels, bounds, 1, 1, sample_ids, seed)
     if pixels is not None:
         check_count(pixels=pixels)
     high = bounds[1]

@@ -56,8 +56,8 @@ def fab(
         restarts: runs. Those after the first (with ``class_by_class`` after the first at each class) start at random.
             Default 1, with ``class_by_class`` one a class.
         class_by_class: FAB-T: each run aims at a single class, the most likely one first.
-        start_radius: of the random starts: uniform in the ball of half of this, or half the best distance if that is less.
-            Default 0.3, 1 and 5 for linf, l2 and l1, in units of the width of ``bounds``.
+        start_radius: of the random starts: uniform in the ball of half of this, or half the best distance if that is less;
+            in units of the width of ``bounds``. Default 0.3, 1 and 5 for linf, l2 and l1.
         search_steps: >= 0: bisections along the perturbation found, where the paper interpolates thrice.
         bounds: (low, high) of the inputs.
         seed, sample_ids: key the random starts, with int64 sample_ids (N,) defaulting to 0 … N − 1.
@@ -77,15 +77,14 @@ def fab(
     """
     name = norm_name(norm, tuple(_START_RADII))
     runs = 1 if restarts is None else restarts
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, runs, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, runs, sample_ids, seed)
     check_number("alpha_max", alpha_max, 0, 1)
     check_number("eta", eta, 1)
     check_number("beta", beta, 0, 1, above=True)
     if isinstance(search_steps, bool) or not isinstance(search_steps, int) or search_steps < 0:
         raise ValueError(f"search_steps: expected an integer >= 0, got {search_steps!r}")
-    if start_radius is None:
-        start_radius = _START_RADII[name] * (bounds[1] - bounds[0])
-    check_number("start_radius", start_radius, 0)
+    start_radius = _START_RADII[name] if start_radius is None else check_number("start_radius", start_radius, 0)
+    start_radius *= bounds[1] - bounds[0]
 
     with undisturbed(model, eval_mode):
         clean = clean_logits(model, inputs, labels)

@@ -16,8 +16,10 @@ from pyrobust.attacks._common import (
     Callback,
     Model,
     check_call,
+    check_number,
     clean_logits,
     differentiating,
+    gradient,
     replace_rows_,
     undisturbed,
 )
@@ -84,13 +86,12 @@ def feature_adversary(
         forward passes are of ``layer`` alone.
     Source: Sabour et al. 2016, eq. 1 and 2 (there with L-BFGS-B); seed 003, §2.4.1.5, eq. 2.19.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
-    if isinstance(eps, bool) or not (isinstance(eps, (int, float)) and 0 <= eps < math.inf):
-        raise ValueError(f"eps: expected a finite number >= 0, got {eps!r}")
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
+    check_number("eps", eps, 0)
     if step_size is None:
         step_size = 2.5 * eps / steps
-    elif not 0 <= step_size < math.inf:
-        raise ValueError(f"step_size: expected a finite number >= 0, got {step_size!r}")
+    else:
+        check_number("step_size", step_size, 0)
     if not isinstance(guides, Tensor) or guides.shape != inputs.shape or guides.dtype != inputs.dtype:
         got = f"{guides.dtype} {tuple(guides.shape)}" if isinstance(guides, Tensor) else type(guides).__name__
         raise ValueError(f"guides: expected a tensor like inputs, {inputs.dtype} {tuple(inputs.shape)}, got {got}")
@@ -117,7 +118,7 @@ def feature_adversary(
             if callback is not None and callback(step, FeatureState(adv, here, best, best_distance)):
                 break
             if step < steps:
-                (grad,) = torch.autograd.grad(distance, point, torch.full_like(distance, -1))
+                grad = gradient(distance, point, torch.full_like(distance, -1))
                 ops.pgd_step_(adv, grad, inputs, math.inf, float(eps), float(step_size), bounds)
     return best
 

@@ -57,7 +57,7 @@ def fgm_clipped(
     Source: seed 000, §3 ("we adapt the Fast grad L₂ method"), after Kurakin et al. 2017, appendix A.
     """
     norm_name(norm, fgm_clipped.norms)  # type: ignore[attr-defined]
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids, seed)
     eps = check_number("eps", eps, 0)
     length = check_number("scale", scale, 0) * (bounds[1] - bounds[0])
 

@@ -82,7 +82,7 @@ def fmn(
     Source: Pintor et al. 2021, algorithm 1 and §2.2. The projections are exact: for l1, l2 and linf onto the ball, for
     l1 and linf onto ball ∩ bounds; l2 and l0 meet the bounds afterwards, which does not leave the ball.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     name = norm_name(norm)
     check_positive(step_size=step_size)
     check_positive(gamma=gamma, below=1)

@@ -18,6 +18,7 @@ from pyrobust.attacks._common import (
     check_positive,
     clean_logits,
     differentiating,
+    gradient,
     undisturbed,
 )
 from pyrobust.attacks._confidence import (
@@ -89,7 +90,7 @@ def high_confidence(
     Source: seed 003, §4.4, algorithm 1, eq. 4.6–4.8 (corrected); §4.5 for steps and max_step (training: 5, None);
         the addition to the step is that of the authors' published code.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     level = None if confidence is None else check_confidence(confidence, inputs)
     check_count(top_k=top_k)
     if max_step is not None:
@@ -112,7 +113,7 @@ def high_confidence(
             point = adv if differentiable and step > 0 else adv.detach().requires_grad_()
             with differentiating():
                 log_p, log_top = log_probability(forward(point), targets)
-                (grad,) = torch.autograd.grad(log_p.sum(), point, create_graph=differentiable)
+                grad = gradient(log_p.sum(), point, create_graph=differentiable)
             with torch.set_grad_enabled(differentiable):
                 need = missing(log_p, log_top, log_c)
                 going = (need > 0).to(gate.dtype)

@@ -69,7 +69,7 @@ def hop_skip_jump(
     Source: Chen et al. 2020, algorithms 1 and 2; the decision-based attacks of seed 003, §2.4.3 (Brendel et al. 2018).
     """
     name = norm_name(norm, ("l2", "linf"))
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     check_count(queries=queries)
     if starts is not None:
         if not isinstance(starts, Tensor) or starts.shape != inputs.shape or starts.device != inputs.device:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._jacobian import forward, pull_back
 from pyrobust.attacks._queries import offer_rows, unfinished
 from pyrobust.attacks._saliency import best_pair, best_single
@@ -48,7 +48,7 @@ def jsma(
         labels: int64 (N,): true labels, or targets where ``targeted``.
         theta: θ ≠ 0, in units of the width of ``bounds``; several: each is tried, the result with the fewest changes is
             kept. (1, −1) both adds and removes, as in seed 003.
-        gamma: Υ, the largest share of values that may be changed, in (0, 1].
+        gamma: Υ, the largest share of values that may be changed, in (0, 1]; enough for one pair (or value).
         pairs: change two values a step; False: one, by the saliency map of single values.
         targeted: reach the class ``labels``.
         bounds: (low, high) of the inputs.
@@ -69,14 +69,17 @@ def jsma(
     The exact search for the pair takes a sort, and waits for the device once a step.
     Source: Papernot et al. 2016, algorithms 2 and 3, eq. 8–10; Υ = 14.5 % §IV-A; seed 000, §6.3.2; seed 003, §5.4.
     """
-    inputs, bounds, _ = check_call(inputs, labels, bounds, 1, 1, sample_ids)
+    inputs, bounds, _ = check_call(inputs, labels, bounds, 1, 1, sample_ids, seed)
     thetas = tuple(theta) if isinstance(theta, Sequence) and not isinstance(theta, str) else (theta,)
     if not thetas or not all(isinstance(t, (int, float)) and 0 < abs(t) < math.inf for t in thetas):
         raise ValueError(f"theta: expected a finite number other than 0, or several, got {theta!r}")
-    if not 0 < gamma <= 1:
-        raise ValueError(f"gamma: expected a share in (0, 1], got {gamma!r}")
-    together = 2 if pairs and inputs[0].numel() > 1 else 1
-    steps = int(gamma * inputs[0].numel()) // together
+    check_number("gamma", gamma, 0, 1, above=True)
+    values = inputs[0].numel()
+    together = 2 if pairs and values > 1 else 1
+    steps = int(gamma * values) // together
+    if steps == 0:
+        changed = "pair of values" if together == 2 else "value"
+        raise ValueError(f"gamma: expected a share that allows one {changed} at least, got {gamma} of {values} values")
     width = bounds[1] - bounds[0]
     with undisturbed(model, eval_mode):
         clean = clean_logits(model, inputs, labels)

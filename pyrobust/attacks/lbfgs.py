@@ -81,7 +81,7 @@ def lbfgs(
     Source: Szegedy et al. 2014, §4.1; seed 003, eq. 2.14; seed 002, §2. The projection is that of Bertsekas 1982 in
     place of L-BFGS-B's path search, which needs many evaluations a step.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     check_count(search_steps=search_steps, memory=memory)
     check_positive(const=const)
     low, high = bounds

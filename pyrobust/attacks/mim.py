@@ -62,7 +62,7 @@ def mim(
     Source: Dong et al. 2018, algorithm 1 and §3.3; seed 003, §2.4.1.6.
     """
     p = EXPONENTS[norm_name(norm, mim.norms)]  # type: ignore[attr-defined]
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     eps, decay = check_number("eps", eps, 0), check_number("decay", decay, 0)
     size = eps / steps if step_size is None else check_number("step_size", step_size, 0)
     momentum = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))

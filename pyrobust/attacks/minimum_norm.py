@@ -128,7 +128,7 @@ def minimum_norm(
     Source: this library's combination, measured by its strength benchmark; the stages name their own sources.
     """
     check_count(budget=budget)
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids, seed)
     name = norm_name(norm)
     grouping = check_grouping(grouping, name, inputs)
     samples = len(inputs)

@@ -64,7 +64,7 @@ def one_pixel(
     generations.
     Source: Su et al. 2019, §3 (F = 0.5, 400 candidates, 100 generations); seed 003, §5.4.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     for name, value, least in (("pixels", pixels, 1), ("population", population, 4)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")

@@ -84,8 +84,8 @@ def pdgd(
     Source: seed 003, §5.2, algorithm 2 and eq. 5.3 (corrected).
     """
     norm_name(norm, ("l2",))
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
-    check_starts(starts, inputs, bounds)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
+    starts = check_starts(starts, inputs, bounds)
     tuned = {"norm": "l2", "steps": steps, "targeted": targeted, "bounds": bounds}
     schedule = choose_schedule(pdgd, model, _SCHEDULE, step_size, preset, tuning, starts is not None, **tuned)
 

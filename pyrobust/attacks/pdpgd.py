@@ -15,7 +15,6 @@ from pyrobust.attacks._common import (
     Model,
     check_call,
     check_grouping,
-    check_positive,
     check_starts,
     rows_like,
 )
@@ -123,8 +122,8 @@ def pdpgd(
     Cost: restarts · steps + 2 forward and at most restarts · steps backward passes.
     Source: seed 003, §5.3, algorithm 3 and eq. 5.7–5.16 (corrected); Matyasko and Chau 2021.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
-    check_starts(starts, inputs, bounds)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
+    starts = check_starts(starts, inputs, bounds)
     if penalty is not None:
         if norm is not None or grouping is not None or preset is not None:
             raise ValueError("penalty: not together with norm, grouping or preset")
@@ -132,8 +131,6 @@ def pdpgd(
     else:
         name = norm_name("linf" if norm is None else norm)
     grouping = check_grouping(grouping, name, inputs)
-    if step_size is not None:
-        check_positive(step_size=step_size)
     tuned = {"norm": name, "grouping": grouping, "steps": steps, "targeted": targeted, "bounds": bounds}
     schedule = choose_schedule(pdpgd, model, _SCHEDULES[name], step_size, preset, tuning, starts is not None, **tuned)
 
@@ -162,7 +159,15 @@ def _norm_of(name: str, grouping: str) -> Callable[[Tensor], Tensor]:
 
 
 def _sum_of(terms: Weighted) -> Callable[[Tensor], Tensor]:
-    return lambda r: torch.stack([share * value(r) for share, value, _ in terms]).sum(0)
+    def total(r: Tensor) -> Tensor:
+        values = [value(r) for _, value, _ in terms]
+        for value in values:
+            if not isinstance(value, Tensor) or value.shape != r.shape[:1]:
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"penalty: expected one value a sample, shape ({len(r)},), got {got}")
+        return torch.stack([share * value for (share, _, _), value in zip(terms, values, strict=True)]).sum(0)
+
+    return total
 
 
 def _terms(penalty: Penalty | Weighted) -> Weighted:

@@ -63,7 +63,7 @@ def pgd(
     exact projection onto ball ∩ bounds of Croce and Hein 2021.
     """
     p = EXPONENTS[norm_name(norm, pgd.norms)]  # type: ignore[attr-defined]
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     eps = check_number("eps", eps, 0)
     size = 2.5 * eps / steps if step_size is None else check_number("step_size", step_size, 0)
 

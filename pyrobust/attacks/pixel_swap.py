@@ -59,7 +59,7 @@ def pixel_swap(
     Cost: restarts · steps + 1 forward passes.
     Source: seed 000, §6.3.1.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     if not 0 < share <= 1:
         raise ValueError(f"share: expected a share in (0, 1], got {share!r}")
     if grouping not in ("pixel", "value") or (grouping == "pixel" and inputs.ndim != 4):
@@ -80,7 +80,7 @@ def pixel_swap(
             partner = order.gather(2, (rank ^ 1).clamp_(max=places - 1)).expand_as(planes)
             swapped = planes.gather(2, partner)
             for step in range(1, steps + 1):
-                pairs = int(step * share * places / (2 * steps))
+                pairs = int(step * share * places / (2 * steps) + 1e-9)  # 0.29 · 200 / 2 is 28.999… in binary
                 adv = torch.where(rank < 2 * pairs, swapped, planes).reshape(inputs.shape)
                 adversarial = is_adversarial(model(adv), labels, targeted)
                 nearest.offer(adv, ops.lp_norm(adv - inputs, "l0", grouping), adversarial)

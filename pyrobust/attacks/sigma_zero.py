@@ -76,7 +76,7 @@ def sigma_zero(
     Cost: steps + 1 forward and steps backward passes.
     Source: Cinà et al. 2025, algorithm 1 and eq. 4–6; by pixel and with targets it is this library's extension.
     """
-    inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     grouping = check_grouping(grouping, "l0", inputs)
     check_positive(step_size=step_size, sigma=sigma)
     check_number("threshold", threshold, 0, 1)

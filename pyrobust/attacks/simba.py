@@ -9,7 +9,16 @@ from torch import Tensor
 
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
-from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._common import (
+    Callback,
+    Model,
+    check_call,
+    check_number,
+    check_positive,
+    clean_logits,
+    rows_like,
+    undisturbed,
+)
 from pyrobust.attacks._queries import offer_rows, score, unfinished, uniform
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
@@ -70,17 +79,17 @@ def simba(
     Source: Guo et al. 2019, algorithm 1 and §3 (ε = 0.2, frequencies 1/8); seed 003, §2.4.3.
     """
     name = norm_name(norm, tuple(_STEP_SIZES))
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     if basis not in ("dct", "pixel"):
         raise ValueError(f'basis: expected "dct" or "pixel", got {basis!r}')
     if frequencies is not None and basis == "pixel":
         raise ValueError('frequencies: applies to basis "dct" alone')
-    if frequencies is not None and not 0 < frequencies <= 1:
-        raise ValueError(f"frequencies: expected a share in (0, 1], got {frequencies!r}")
+    if frequencies is not None:
+        check_number("frequencies", frequencies, 0, 1, above=True)
     if step_size is None:
         step_size = _STEP_SIZES[name] * (bounds[1] - bounds[0])
-    elif not 0 < step_size < math.inf:
-        raise ValueError(f"step_size: expected a finite number > 0, got {step_size!r}")
+    else:
+        check_positive(step_size=step_size)
     vectors = _Basis(inputs, None if basis == "pixel" else frequencies or 1 / 8)
     with undisturbed(model, eval_mode), torch.no_grad():
         clean = clean_logits(model, inputs, labels)

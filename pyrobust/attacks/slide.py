@@ -71,7 +71,7 @@ def slide(
     §2.4.1.6; projection: Croce and Hein 2021, proposition 2.1.
     """
     norm_name(norm, slide.norms)  # type: ignore[attr-defined]
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     eps = check_number("eps", eps, 0)
     size = 2.5 * eps / steps if step_size is None else check_number("step_size", step_size, 0)
     drawn = isinstance(quantile, Sequence)

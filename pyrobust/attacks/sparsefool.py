@@ -63,7 +63,7 @@ def sparsefool(
     Source: Modas et al. 2019, algorithms 1 and 2; seed 003, §2.4.1.4 and §5.4.
     """
     name = norm_name(norm, ("l0", "l1"))
-    inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     overshoot = check_number("overshoot", overshoot, 0)
     control = check_number("control", control, 1)
 

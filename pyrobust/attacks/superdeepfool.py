@@ -62,22 +62,23 @@ def superdeepfool(
     replaces the one before, as in the paper.
     """
     norm_name(norm, ("l2",))
-    inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids)
+    inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     overshoot = check_number("overshoot", overshoot, 0)
     if isinstance(search_steps, bool) or not isinstance(search_steps, int) or search_steps < 0:
         raise ValueError(f"search_steps: expected an integer >= 0, got {search_steps!r}")
 
     def move(walk: Walk, at: Boundary, adversarial: Tensor) -> None:
-        adv, x = walk.adv.to(at.normal.dtype), walk.inputs.to(at.normal.dtype)
+        (adv,), x = walk.memory, walk.inputs.to(at.normal.dtype)
         forward = adv + (1 + overshoot) * step_to_boundary(at, "l2", bounds)
         along = ((adv - x) * at.normal).flatten(1).sum(1) / at.slope.square().clamp(min=torch.finfo(x.dtype).tiny)
         back = torch.addcmul(x, at.normal, rows_like(along, x))
-        walk.adv = torch.where(rows_like(adversarial, x), back, forward).to(walk.adv.dtype).clamp_(*bounds)
+        adv = torch.where(rows_like(adversarial, x), back, forward).clamp_(*bounds)
+        walk.adv, walk.memory = adv.to(walk.adv.dtype), (adv,)  # a step may be too short for 16 bits
         walk.final = adversarial
 
     with undisturbed(model, eval_mode):
         nearest = walk_to_boundary(
-            model, inputs, labels, move, lambda x: (), norm="l2", slope_norm="l2", final=False, keep_all=True,
+            model, inputs, labels, move, lambda x: (x,), norm="l2", slope_norm="l2", final=False, keep_all=True,
             candidates=candidates, steps=steps, callback=callback,
         )  # fmt: skip
         bisect_to_boundary(model, inputs, labels, nearest, "l2", search_steps)

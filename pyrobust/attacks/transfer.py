@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,12 +39,13 @@ def transfer(
         labels: int64 (N,): true labels (of the model under attack, where they are not known), or targets where
             ``targeted``.
         substitute: the model that the points are made on; like ``model``, with the same classes.
-        attack: a function of this package, or with its signature; its own arguments are bound beforehand, as in
-            functools.partial(pgd, eps=8 / 255). It gets those below by name.
+        attack: a function of this package, an adapter's (:mod:`pyrobust.adapters`), or any with such a signature; its own
+            arguments are bound beforehand, as in functools.partial(pgd, eps=8 / 255). Of those below it gets by name
+            what its signature has.
         targeted: reach the class ``labels``; passed on only where True, for attacks that have such a form.
         bounds: (low, high) of the inputs.
         seed, sample_ids: passed on.
-        callback: passed on; it sees the attack on the substitute.
+        callback: passed on; it sees the attack on the substitute, which must take one then.
         eval_mode: run both models in evaluation mode; False leaves their modes, and restores their buffers afterwards.
 
     Returns:
@@ -55,18 +58,25 @@ def transfer(
     Cost: 2 forward passes of the model; that of the attack for the substitute.
     Source: Papernot et al. 2017, §4; seed 003, §2.4.3.
     """
-    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids)
+    inputs, bounds, sample_ids = check_call(inputs, labels, bounds, 1, 1, sample_ids, seed)
     for name, value in (("substitute", substitute), ("attack", attack)):
         if not callable(value):
             raise ValueError(f"{name}: expected a callable, got {value!r}")
+    taken = inspect.signature(attack).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    offered = {"bounds": bounds, "seed": seed, "sample_ids": sample_ids, "eval_mode": eval_mode}
+    options: dict[str, Any] = {name: value for name, value in offered.items() if takes_any or name in taken}
+    for name, asked in (("targeted", targeted or None), ("callback", callback)):
+        if asked is not None:
+            if not takes_any and name not in taken:
+                raise ValueError(f"{name}: {getattr(attack, '__name__', attack)!s} takes none")
+            options[name] = asked
     with undisturbed(model, eval_mode):
         already = is_adversarial(clean_logits(model, inputs, labels), labels, targeted)
-        adv = attack(
-            substitute, inputs, labels, bounds=bounds, seed=seed, sample_ids=sample_ids, callback=callback,
-            eval_mode=eval_mode, **({"targeted": True} if targeted else {}),
-        )  # fmt: skip
-        if adv.shape != inputs.shape or adv.dtype != inputs.dtype:
-            raise ValueError(f"attack: expected a result like inputs, got {tuple(adv.shape)} of {adv.dtype}")
+        adv = attack(substitute, inputs, labels, **options)
+        if not isinstance(adv, Tensor) or adv.shape != inputs.shape or adv.dtype != inputs.dtype:
+            got = f"{tuple(adv.shape)} of {adv.dtype}" if isinstance(adv, Tensor) else type(adv).__name__
+            raise ValueError(f"attack: expected a result like inputs, got {got}")
         inside = ((adv >= bounds[0]) & (adv <= bounds[1])).flatten(1).all(1)
         with torch.no_grad():
             fooled = is_adversarial(model(adv), labels, targeted) & inside & ~already

@@ -12,15 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from pyrobust._checks import Norm, norm_name
+from pyrobust._checks import Norm, check_count, norm_name
 from pyrobust.adapters import PEERS
 
 AttackFunction = Callable[..., Tensor]
 AttackLike = str | AttackFunction
 Attacks = AttackLike | Sequence[AttackLike] | Mapping[Norm, AttackLike | Sequence[AttackLike]]
-Budgets = Sequence[float] | Mapping[Norm, Sequence[float]]
+Budgets = float | Sequence[float] | Mapping[Norm, float | Sequence[float]]
 
-# What runs where no attack is named: the strongest minimum-norm attack of the package for each norm.
+# What runs where no attack is named: for each norm the strongest single minimum-norm attack of the package.
 DEFAULT_ATTACKS = {"linf": "pdpgd", "l2": "pdgd", "l1": "pdpgd", "l0": "pdpgd"}
 
 
@@ -143,8 +143,7 @@ def plan(
     for name, value, told in (("steps", steps, "number of steps"), ("budget", budget, "budget of gradients")):
         if value is None:
             continue
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_count(**{name: value})
         if not any(task.attack.takes(name) for task in tasks):
             raise ValueError(f"{name}: none of the chosen attacks takes a {told}")
     return tasks
@@ -162,12 +161,14 @@ def budgets_by_norm(norms: Sequence[str], eps: Budgets | None) -> dict[str, tupl
     if not isinstance(eps, Mapping):
         if len(norms) > 1:
             raise ValueError(f"eps: with several norms ({', '.join(norms)}), give a list for each: linf=0.1,0.2")
-        eps = {norms[0]: eps}
+        eps = {norms[0]: [eps] if isinstance(eps, (int, float)) else eps}
     found: dict[str, tuple[float, ...]] = {}
     for key, values in eps.items():
         norm = norm_name(key)
         if norm not in norms:
             raise ValueError(f"eps: given for {norm}, which is not among the norms {', '.join(norms)}")
+        if isinstance(values, (int, float)):
+            values = [values]
         found[norm] = tuple(sorted({float(v) for v in values}))
         if not found[norm] or not all(v > 0 and math.isfinite(v) for v in found[norm]):
             raise ValueError(f"eps: expected positive finite values for {norm}, got {list(values)}")

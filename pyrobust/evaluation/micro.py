@@ -85,10 +85,13 @@ class Worker:
         return index, self.samples.inputs[index].to(self.device), self.samples.labels[index].to(self.device)
 
     def _clean_chunk(self, ids: Sequence[int]) -> pa.Table:
-        _, inputs, labels = self._batch(ids)
+        index, inputs, labels = self._batch(ids)
         with seeded(self.device, self.seed, "clean", ids[0]):
             logits, predictions = predict(self.model, inputs)
             check_labels(labels, inputs, logits.shape[1])
+            if self.targets is not None and int(self.targets[index].max()) >= logits.shape[1]:
+                most = int(self.targets[index].max())
+                raise ValueError(f"targets: expected classes below {logits.shape[1]}, as the model has, got {most}")
             loss_flat, margin_flat = _flat_gradients(self.model, inputs, labels)
         return _rows(
             len(ids),
@@ -111,6 +114,8 @@ class Worker:
             start = self._now()
             points, spent = self._points(task, index, inputs, goals)
             seconds = self._now() - start
+        # Attacks put the random state back: a model that draws would judge by the numbers that its attacker has seen.
+        with seeded(self.device, self.seed, task.norm, task.attack.reference, task.eps, ids[0], "verify"):
             _, predictions = predict(self.model, points)
         verdict = verify(
             inputs,
@@ -156,6 +161,7 @@ class Worker:
                     seed=self.seed,
                     sample_ids=index.to(self.device),
                     grouping="value" if task.norm == "l0" and inputs.ndim != 4 else None,
+                    eval_mode=False,  # the model as it is given
                 )
         except torch.OutOfMemoryError:
             raise

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pyrobust._checks import Bounds, Norm, check_bounds, check_labels, norm_name
+from pyrobust._checks import Bounds, Norm, check_bounds, check_count, check_labels, check_seed, norm_name
 from pyrobust._progress import Progress
 from pyrobust.evaluation import diagnostics, masking
 from pyrobust.evaluation.attacks import Attacks, Budgets, Task, budgets_by_norm, plan
@@ -72,8 +72,8 @@ def evaluate(
             and is run at every ``eps``.
         steps: for every attack that takes it; default: the attack's own.
         budget: gradients a sample, for every attack that takes it (`minimum_norm`); default: the attack's own.
-        eps: ascending budgets, a list where one norm is evaluated, else a mapping from norm to list. Budget attacks
-            need it; the report's table uses it as its thresholds (default: five round values that suit the results).
+        eps: budgets, one or a list where one norm is evaluated, else a mapping from norm to these. Budget attacks need
+            it; the report's table uses it as its thresholds (default: five round values that suit the results).
         samples: evaluate the first so many; default: all.
         batch_size: samples a micro-batch. Together with the sample index it fixes which samples share a batch.
         device: default: where the model is.
@@ -99,8 +99,8 @@ def evaluate(
     """
     bounds = check_bounds(bounds)
     chosen_norms = _norms(norms)
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    check_count(batch_size=batch_size)
+    check_seed(seed)
     if resume and out is None:
         raise ValueError("resume: needs out, the folder of the run")
     subject = gather(data, samples, bounds)
@@ -156,6 +156,8 @@ def evaluate(
 
 
 def _norms(norms: Norm | Sequence[Norm]) -> list[str]:
+    if not isinstance(norms, (str, int, float, Sequence)):
+        raise ValueError(f"norms: expected one norm or several, got {norms!r}")
     given = [norms] if isinstance(norms, (str, int, float)) else list(norms)
     names = [norm_name(n) for n in given]
     if not names or len(set(names)) < len(names):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from pyrobust._checks import Bounds, check_inputs, check_labels
+from pyrobust._checks import Bounds, check_count, check_inputs, check_labels
 from pyrobust._checks import Model as Model
 from pyrobust.data import Data, load
 
@@ -42,8 +42,8 @@ def gather(data: DataLike, samples: int | None, bounds: Bounds) -> Samples:
         TypeError: ``data`` is none of these.
         ValueError: there are fewer samples than asked for, the loader shuffles, or the values are not as they should.
     """
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples: expected at least 1, got {samples}")
+    if samples is not None:
+        check_count(samples=samples)
     name, inputs, labels = _read(data, samples)
     if inputs.ndim > 0 and samples is not None:
         if len(inputs) < samples:
@@ -62,7 +62,7 @@ def _read(data: DataLike, samples: int | None) -> tuple[str, Tensor, Tensor]:
     if isinstance(data, (tuple, list)):
         if len(data) != 2:
             raise TypeError(f"data: expected a pair (inputs, labels), got {len(data)} items")
-        return "tensors", _tensor(data[0]), _tensor(data[1]).long()
+        return "tensors", _tensor(data[0]), _labels(data[1])
     if isinstance(data, DataLoader):
         if isinstance(data.sampler, RandomSampler):
             raise ValueError("data: the DataLoader shuffles; samples are known by their index, so pass shuffle=False")
@@ -83,7 +83,7 @@ def _collect(
     labels: list[Tensor] = []
     for x, y in pairs:
         inputs.append(_tensor(x))
-        labels.append(_tensor(y).long())
+        labels.append(_labels(y))
         if samples is not None and sum(map(len, labels)) >= samples:
             break
     if not inputs:
@@ -95,6 +95,14 @@ def _tensor(values: object) -> Tensor:
     if not isinstance(values, (Tensor, np.ndarray)):
         raise TypeError(f"data: expected tensors or arrays, got {type(values).__name__}")
     return torch.as_tensor(values).detach().cpu()
+
+
+def _labels(values: object) -> Tensor:
+    """As int64; what is not whole numbers would be cut off unseen."""
+    labels = _tensor(values)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"labels: expected an integer dtype, got {labels.dtype}")
+    return labels.long()
 
 
 def _name(dataset: object) -> str:

@@ -75,6 +75,9 @@ def train(
 
     Cost: the objective's, a step; nothing else waits for the device but rows of the log, validation and checkpoints.
     """
+    if not isinstance(objective, Objective):
+        expected = "expected an Objective, as Objective(at=AdversarialTraining(eps=0.1))"
+        raise TypeError(f"objective: {expected}, got {type(objective).__name__}")
     world, device = World.current(), next(model.parameters()).device
     check_number("checkpoint_minutes", checkpoint_minutes, 0)
     if recipe.amp == "float16" and device.type != "cuda":

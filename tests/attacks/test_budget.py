@@ -166,6 +166,12 @@ def test_callback_stops():
         ({"eps": math.nan}, "eps"),
         ({"eps": 0.1, "norm": "l0"}, "norm"),
         ({"eps": 0.1, "loss": "hinge"}, "loss"),
+        (
+            {"eps": 0.1, "loss": torch.nn.CrossEntropyLoss()},
+            r"loss: expected one value a sample, shape \(24,\), got \(\)",
+        ),
+        ({"eps": 0.1, "loss": lambda clean, logits: logits}, r"loss: .*got \(24, 2\)"),
+        ({"eps": 0.1, "loss": lambda clean, logits: 0.0}, "loss: .*got float"),
         ({"eps": 0.1, "step_size": -0.1}, "step_size"),
         ({"eps": 0.1, "sparsity": 0.1}, "sparsity"),
         ({"eps": 0.1, "loss": "dlr"}, "dlr"),

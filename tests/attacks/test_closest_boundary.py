@@ -404,6 +404,25 @@ def test_steps_are_clipped():
         assert (row_norm(after - before, "l2") <= 1.02 * 0.1 * (1 + ROUNDING)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_superdeepfool_does_not_stall_in_16_bits(dtype):
+    """Its last steps are far below the spacing of numbers there."""
+    torch.manual_seed(1)
+    x = torch.rand(32, 1, 6, 6, dtype=torch.float64).mul(64).round().div(64).to(dtype)
+    layers = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 4)
+    model = torch.nn.Sequential(*layers).to(dtype)
+    labels = model(x).argmax(1)
+    assert (model(superdeepfool(model, x, labels)).argmax(1) != labels).all()
+
+
+def test_start_radius_of_fab_is_in_units_of_the_box():
+    model, x, labels = trained()
+    run = functools.partial(points_of, fab, norm="l2", steps=3, search_steps=0, restarts=2)
+    assert same(run(model, x, labels), run(model, x, labels, start_radius=1.0))
+    wide = functools.partial(run, lambda z: model(z / 8), 8 * x, labels, bounds=(0.0, 8.0))
+    assert same(wide(), wide(start_radius=1.0))
+
+
 def test_random_starts_of_fab_are_keyed_by_seed_and_sample():
     model, x, labels = trained()
     run = functools.partial(points_of, fab, model, x, labels, norm="l2", steps=3, search_steps=0, restarts=3)

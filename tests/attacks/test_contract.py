@@ -131,6 +131,47 @@ def test_nothing_is_left_behind(attack, eval_mode):
     assert not x.requires_grad
 
 
+class Noisy(nn.Module):
+    """Draws, and counts its calls, in evaluation mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, z):
+        self.calls += 1
+        return z + 1e-3 * torch.randn_like(z)
+
+
+@every_attack
+@pytest.mark.parametrize("eval_mode", [True, False])
+def test_what_a_model_draws_and_counts_in_evaluation_mode_is_put_back(attack, eval_mode):
+    model, x = nn.Sequential(Noisy(), network()).eval(), models.inputs(6)
+    labels = model[1](x).argmax(1)
+    state = torch.random.get_rng_state()
+    attack(model, x, labels, eval_mode=eval_mode)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model[0].calls == 0
+    state = torch.random.get_rng_state()
+    attack(lambda z: model[1](z + 1e-3 * torch.randn_like(z)), x, labels, eval_mode=eval_mode)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@every_attack
+def test_inputs_at_bounds_that_their_dtype_rounds(attack):
+    """−0.4242… and 2.8214… are no float32: the pixels 0 and 1 of normalised images lie beside them."""
+    bounds = (-0.1307 / 0.3081, (1 - 0.1307) / 0.3081)
+    for dtype in (torch.float32, torch.bfloat16):
+        model, x = network().eval().to(dtype), (models.inputs(dtype=dtype) - 0.1307) / 0.3081
+        low, high = (torch.tensor(bound, dtype=dtype) for bound in bounds)
+        x[..., 0], x[..., 1] = low, high
+        adv = attack(model, x, model(x).argmax(1), bounds=bounds)
+        assert adv.min() >= low
+        assert adv.max() <= high
+        if dtype == torch.float32:  # few steps may be too short for 16 bits
+            assert not torch.equal(adv, x)
+
+
 @every_attack
 def test_the_mode_of_the_model_is_honoured(attack):
     model, x = network().train(), models.inputs()
@@ -184,6 +225,26 @@ def test_inference_mode_is_for_attacks_without_gradients(name):
         else:
             with pytest.raises(RuntimeError, match=r"outside torch\.inference_mode"):
                 ATTACKS[name](model, x, labels)
+
+
+@every_attack
+def test_inputs_made_in_inference_mode(attack):
+    model, x = network().eval(), models.inputs(6)
+    labels = model(x).argmax(1)
+    with torch.inference_mode():
+        made, theirs = x.clone(), labels.clone()
+    assert torch.equal(attack(model, made, theirs), attack(model, x, labels))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ATTACKS if name not in (*GRADIENT_FREE, "transfer", "feature_adversary")]
+)
+def test_a_model_without_gradients_is_named(name):
+    model, x = network().eval(), models.inputs(6)
+    labels = model(x).argmax(1)
+    for without in (lambda z: model(z).detach(), lambda z: model(z.detach())):
+        with pytest.raises(ValueError, match="model: expected outputs that depend on the inputs differentiably"):
+            ATTACKS[name](without, x, labels)
 
 
 @every_attack
@@ -270,7 +331,14 @@ def test_bad_input_is_named(attack, message):
 
 
 @every_attack
+@pytest.mark.parametrize("seed", [1.5, -1, 2**63, "a", None, True])
+def test_a_bad_seed_is_named(attack, seed):
+    with pytest.raises(ValueError, match="seed: expected an integer"):
+        attack(network(), X, Y, seed=seed)
+
+
+@every_attack
 def test_a_model_without_logits_is_named(attack):
-    for output in (lambda z: z, lambda z: z.flatten(1)[:, :1], lambda z: z.sum()):
+    for output in (lambda z: z, lambda z: z.flatten(1)[:, :1], lambda z: z.sum(), lambda z: z.flatten(1) > 0.5):
         with pytest.raises(ValueError, match="model: expected logits"):
             attack(output, X, Y)

@@ -250,9 +250,30 @@ def test_transfer_passes_its_arguments_on():
     }  # fmt: skip
 
 
+def test_transfer_offers_an_attack_what_it_takes_alone():
+    model, x, labels = models.two_sided(False)
+
+    def attack(substitute, inputs, labels, *, bounds, seed):
+        assert (bounds, seed) == ((0.0, 1.0), 4)
+        return pgd(substitute, inputs, labels, eps=0.3)
+
+    call = functools.partial(transfer, model, x, labels, substitute=model, attack=attack, seed=4)
+    assert torch.equal(call(), transfer(model, x, labels, substitute=model, attack=functools.partial(pgd, eps=0.3)))
+    for option in ({"callback": print}, {"targeted": True}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))}: attack takes none"):
+            call(**option)
+
+
 @pytest.mark.parametrize(
     ("attack", "options", "message"),
     [
+        (simba, {"step_size": "a"}, "step_size"),
+        (simba, {"frequencies": "a"}, "frequencies"),
+        (
+            transfer,
+            {"substitute": len, "attack": lambda *a, **k: None},
+            "attack: expected a result like inputs, got None",
+        ),
         (simba, {"norm": "l1"}, "norm"),
         (simba, {"basis": "fourier"}, "basis"),
         (simba, {"basis": "pixel", "frequencies": 0.5}, "frequencies"),

@@ -290,6 +290,17 @@ def test_starts_are_refined(case):
         attack(model, x, labels, norm=norm, starts=far[:2])
     with pytest.raises(ValueError, match="starts: expected values inside bounds"):
         attack(model, x, labels, norm=norm, starts=far + 1)
+    assert torch.equal(one, attack(model, x, labels, norm=norm, steps=1, starts=far.clone().requires_grad_()))
+    edge = torch.full_like(far, 0.6)  # 0.6 is no float32: that beside it is as good as at the bound
+    attack(model, x, labels, norm=norm, steps=1, bounds=(0.0, 0.6), starts=edge)
+
+
+@pytest.mark.parametrize("attack", [pdgd, pdpgd])
+@pytest.mark.parametrize("step_size", [0, -1.0, float("inf"), "a"])
+def test_a_bad_step_size_is_named(attack, step_size):
+    model, x, labels = models.two_sided(False)
+    with pytest.raises(ValueError, match="step_size: expected a finite number > 0"):
+        attack(model, x, labels, norm="l2", step_size=step_size)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +317,8 @@ def test_starts_are_refined(case):
         ({"penalty": (1, 2), "norm": "l2"}, "penalty"),
         ({"penalty": [(0.0, abs, abs)]}, "penalty"),
         ({"penalty": [abs]}, "penalty"),
+        ({"penalty": (lambda r: r.norm(), lambda r, w: r)}, r"penalty: expected one value a sample, shape \(24,\), got \(\)"),
+        ({"preset": "thesis", "tuning": models.inputs()}, "tuning: .* needs"),
     ],
 )
 def test_bad_options_are_named(options, message):

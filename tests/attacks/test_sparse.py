@@ -365,6 +365,19 @@ def test_swaps_do_nothing_to_a_model_of_the_mean():
     assert torch.equal(pixel_swap(flat, x, labels, share=1.0, steps=4, restarts=4), x)
 
 
+def test_swaps_are_not_lost_to_rounding():
+    """0.29 · 200 / 2 is 28.999… in binary."""
+    x = torch.arange(200.0, dtype=torch.float64).div(200).reshape(1, 1, 10, 20)
+    seen = []
+
+    def watch(step, state):
+        seen.append(int((state.adv != x).sum()))
+
+    never = lambda z: torch.stack([z.flatten(1)[:, 0] * 0 + 1, z.flatten(1)[:, 0] * 0], 1)  # noqa: E731
+    pixel_swap(never, x, torch.zeros(1, dtype=torch.int64), share=0.29, callback=watch)
+    assert seen == [58]
+
+
 def test_swaps_are_keyed_by_sample():
     model, x, labels = swap_case()
     adv = pixel_swap(model, x, labels, share=1.0, restarts=2)
@@ -401,6 +414,9 @@ def test_callbacks_see_the_best_and_stop(attack):
         (sigma_zero, {"threshold": 2.0}, "threshold"),
         (sigma_zero, {"threshold_step": -1.0}, "threshold_step"),
         (sigma_zero, {"step_size": 0.0}, "step_size"),
+        (jsma, {"gamma": "a"}, "gamma: expected"),
+        (jsma, {"gamma": 0.03}, "gamma: expected a share that allows one pair of values at least"),
+        (jsma, {"gamma": 0.01, "pairs": False}, "gamma: expected a share that allows one value at least"),
         (sigma_zero, {"steps": 0}, "steps"),
         (jsma, {"theta": 0.0}, "theta"),
         (jsma, {"theta": ()}, "theta"),

@@ -84,9 +84,9 @@ l2_only.norms = ("l2",)
         ((["l2"], {"l1": toy_attacks.walk}, {}, None, False), "norms are l2"),
         ((["linf"], toy_attacks.step_once, {}, None, False), "needs eps"),
         ((["l2"], toy_attacks.clean, {}, 5, False), "takes a number of steps"),
-        ((["l2"], toy_attacks.walk, {}, 0, False), "at least 1"),
+        ((["l2"], toy_attacks.walk, {}, 0, False), "steps: expected an integer >= 1"),
         ((["l2"], toy_attacks.walk, {}, None, False, 5), "takes a budget of gradients"),
-        ((["l2"], "minimum_norm", {}, None, False, 0), "budget: expected at least 1"),
+        ((["l2"], "minimum_norm", {}, None, False, 0), "budget: expected an integer >= 1"),
         ((["l2"], toy_attacks.clean, {}, None, True), "no targeted form"),
         ((["linf"], l2_only, {}, None, False), "an attack in l2, not in linf"),
     ],
@@ -100,6 +100,8 @@ def test_budgets_are_sorted_and_belong_to_norms() -> None:
     assert budgets_by_norm(["linf"], [0.2, 0.1, 0.2]) == {"linf": (0.1, 0.2)}
     assert budgets_by_norm(["linf", "l2"], {2: [1]}) == {"l2": (1.0,)}
     assert budgets_by_norm(["linf"], None) == {}
+    assert budgets_by_norm(["linf"], 0.1) == {"linf": (0.1,)}
+    assert budgets_by_norm(["linf", "l2"], {"l2": 1}) == {"l2": (1.0,)}
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,13 @@ def test_functions_are_models_too(points: tuple) -> None:
         ({"norms": "l3"}, "norm: expected"),
         ({"norms": ["l2", 2]}, "different norms"),
         ({"norms": []}, "different norms"),
+        ({"norms": None}, "norms: expected"),
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 2.5}, "batch_size: expected an integer"),
+        ({"seed": -1}, "seed: expected an integer"),
+        ({"seed": 1.5}, "seed: expected an integer"),
+        ({"steps": "a"}, "steps: expected an integer"),
+        ({"samples": 2.5}, "samples: expected an integer"),
         ({"budget": 5}, "takes a budget"),
         ({"check_masking": -1}, "check_masking"),
         ({"check_masking": True}, "check_masking"),
@@ -226,6 +232,38 @@ def test_bad_arguments_are_told_before_anything_runs(halves: Halves, points: tup
 def test_labels_beyond_the_logits_are_refused(halves: Halves, points: tuple) -> None:
     with pytest.raises(ValueError, match="label < 2"):
         evaluate(halves, (points[0], points[1] + 1), attacks=exact, **SMALL)
+
+
+def test_labels_that_are_no_whole_numbers_are_refused(halves: Halves, points: tuple) -> None:
+    for data in ((points[0], points[1] + 0.7), TensorDataset(points[0], points[1] + 0.7)):
+        with pytest.raises(TypeError, match="labels: expected an integer dtype"):
+            evaluate(halves, data, attacks=exact, **SMALL)
+
+
+def test_targets_beyond_the_logits_are_refused(halves: Halves, points: tuple) -> None:
+    with pytest.raises(ValueError, match="targets: expected classes below 2"):
+        evaluate(halves, points, attacks=toy_attacks.walk, targets=points[1] + 2, **SMALL)
+
+
+def test_the_model_is_attacked_in_the_mode_that_it_is_judged_in(images: tuple) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).train()
+    modes = []
+    model.register_forward_hook(lambda module, *_: modes.append(module.training))
+    report = evaluate(model, images, norms="l2", attacks="ddn", steps=3, batch_size=16)
+    assert all(modes)
+    assert any("training" in warning for warning in report.warnings)
+
+
+def test_a_model_that_draws_is_judged_by_other_numbers_than_its_attacker_saw(images: tuple) -> None:
+    drawn = []
+
+    def noisy(z):
+        noise = torch.rand(len(z))
+        drawn.append(noise)
+        return torch.stack([z.flatten(1).mean(1), noise], 1)
+
+    evaluate(noisy, (images[0][:16], images[1][:16] * 0), norms="l2", attacks="ddn", steps=3, batch_size=16)
+    assert len({tuple(noise.tolist()) for noise in drawn}) == len(drawn)
 
 
 def test_loaders_that_shuffle_and_other_things_are_refused(halves: Halves, points: tuple) -> None:

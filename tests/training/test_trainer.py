@@ -225,6 +225,11 @@ def test_augmentation_is_keyed_and_used() -> None:
         assert not torch.equal(batch.inputs, inputs[batch.sample_ids])
 
 
+def test_a_term_in_place_of_an_objective_is_named() -> None:
+    with pytest.raises(TypeError, match="objective: expected an Objective, as Objective"):
+        train(nn.Linear(2, 2), CrossEntropy(), (torch.rand(4, 2), torch.zeros(4, dtype=torch.int64)), Recipe(epochs=1))
+
+
 def test_the_training_part_of_named_data_is_taken() -> None:
     one, two = network(), network()
     train(one, plain(), Data("noise", test=samples(9), train=samples()), Recipe(epochs=1, batch_size=16))
