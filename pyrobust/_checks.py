@@ -27,7 +27,10 @@ def norm_name(norm: Norm, supported: Sequence[str] = NORMS) -> str:
     """
     name = _NORM_NAMES.get(norm) if isinstance(norm, (int, float, str)) and not isinstance(norm, bool) else None
     if name is None or name not in supported:
-        raise ValueError(f"norm: expected one of {', '.join(supported)} (or 0, 1, 2, inf), got {norm!r}")
+        numbers = ", ".join(
+            str(number) for number, known in _NORM_NAMES.items() if known in supported and number != known
+        )
+        raise ValueError(f"norm: expected one of {', '.join(supported)} (or {numbers}), got {norm!r}")
     return name
 
 

@@ -93,9 +93,7 @@ def alma(
     2020, eq. 7) and the case of few classes are additions.
     """
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
-    name = norm_name(norm)
-    if name not in _STEP:
-        raise ValueError(f'norm: expected "l2" or "l1", got {norm!r}')
+    name = norm_name(norm, ("l1", "l2"))
     step_size = _STEP[name] if step_size is None else step_size
     check_positive(step_size=step_size, mu=mu, rho=rho)
     check_positive(alpha=alpha, below=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import (
     Callback,
     Model,
@@ -33,6 +33,7 @@ def confident_ascent(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l2",
     confidence: float | Tensor = 0.95,
     temperature: float = 1.0,
     steps: int = 2000,
@@ -54,6 +55,7 @@ def confident_ascent(
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l2" (or 2).
         confidence: in (0, 1), a number or (N,). Where it is below 1/2, the attack goes on until the target is the
             prediction too.
         temperature: of the softmax, > 0; :func:`pyrobust.analysis.softmax_temperature` finds the one at which a model's
@@ -79,6 +81,7 @@ def confident_ascent(
     Source: seed 001, "Example: LeNet on MNIST" with footnotes 9 and 10 (corrected): confidence 0.95, step 1.0 on the
         scale [0, 255].
     """
+    norm_name(norm, ("l2",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     log_c = check_confidence(confidence, inputs).log()
     check_positive(temperature=temperature)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import (
     Callback,
     Model,
@@ -32,6 +32,7 @@ def ddn(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l2",
     steps: int = 100,
     step_size: float = 1.0,
     radius: float = 1.0,
@@ -52,6 +53,7 @@ def ddn(
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l2" (or 2).
         steps: of each run.
         step_size: the first α, > 0, in units of the width of ``bounds``.
         radius: the first ε, > 0, in units of the width of ``bounds``.
@@ -74,6 +76,7 @@ def ddn(
     Cost: restarts · steps + 1 forward and restarts · steps backward passes.
     Source: Rony et al. 2019, algorithm 1, without the rounding to 256 levels; seed 003, §5.4 (1000 steps).
     """
+    norm_name(norm, ("l2",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     check_positive(step_size=step_size, radius=radius)
     check_positive(gamma=gamma, below=1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import (
     Callback,
     Model,
@@ -28,6 +28,7 @@ def ead(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l1",
     rule: str = "l1",
     beta: float = 0.01,
     steps: int = 1000,
@@ -55,6 +56,7 @@ def ead(
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l1" (or 1).
         rule: what "nearest" means among the adversarial points seen: "l1", or "en" for ‖r‖₂² + β ‖r‖₁.
         beta: β > 0.
         steps: with each constant.
@@ -83,6 +85,7 @@ def ead(
     Source: Chen et al. 2018, eq. 7–10 and algorithm 1; seed 003, §5.4 (9 constants from 0.01, 1000 steps, β = 0.05, l1
     rule, no early abort).
     """
+    norm_name(norm, ("l1",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     if rule not in ("l1", "en"):
         raise ValueError(f'rule: expected "l1" or "en", got {rule!r}')

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_count, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._search import Nearest, SearchState, class_gradients, is_adversarial
 
@@ -18,6 +18,7 @@ def extreme_weights(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l0",
     pixels: int | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
@@ -39,6 +40,7 @@ def extreme_weights(
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l0" (or 0).
         pixels: how many values may be set, >= 1; default all of positive weight.
         targeted: reach the class ``labels``.
         bounds: (low, high) of the inputs.
@@ -57,6 +59,7 @@ def extreme_weights(
     Cost: K gradients a sample, held at once, and ⌈log₂(D + 1)⌉ + 3 forward passes, by bisection over how many.
     Source: seed 000, §4.2 and figure 7a.
     """
+    norm_name(norm, ("l0",))
     inputs, bounds, _ = check_call(inputs, labels, bounds, 1, 1, sample_ids, seed)
     if pixels is not None:
         check_count(pixels=pixels)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import (
     Callback,
     Model,
@@ -41,6 +41,7 @@ def feature_adversary(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "linf",
     guides: Tensor,
     layer: Callable[[Tensor], Tensor],
     eps: float,
@@ -61,6 +62,7 @@ def feature_adversary(
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``: they decide only which inputs are adversarial
             already.
+        norm: "linf" (or inf).
         guides: like ``inputs``: the image whose representation each input is to take on.
         layer: φ: a module inside ``model``, whose output is taken as the model calls it (the last time it does), or any
             other function of inputs with one row a sample.
@@ -86,6 +88,7 @@ def feature_adversary(
         forward passes are of ``layer`` alone.
     Source: Sabour et al. 2016, eq. 1 and 2 (there with L-BFGS-B); seed 003, §2.4.1.5, eq. 2.19.
     """
+    norm_name(norm, ("linf",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     check_number("eps", eps, 0)
     if step_size is None:

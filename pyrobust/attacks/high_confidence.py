@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import (
     Callback,
     Model,
@@ -42,6 +42,7 @@ def high_confidence(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l2",
     confidence: float | Tensor | None = None,
     steps: int = 500,
     max_step: float | None = 0.1,
@@ -63,6 +64,7 @@ def high_confidence(
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l2" (or 2).
         confidence: C in (0, 1), a number or (N,); default: the largest probability at each input. Where it is below 1/2,
             the attack goes on until the target is the prediction too.
         steps: at most.
@@ -90,6 +92,7 @@ def high_confidence(
     Source: seed 003, §4.4, algorithm 1, eq. 4.6–4.8 (corrected); §4.5 for steps and max_step (training: 5, None);
         the addition to the step is that of the authors' published code.
     """
+    norm_name(norm, ("l2",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     level = None if confidence is None else check_confidence(confidence, inputs)
     check_count(top_k=top_k)
@@ -125,9 +128,9 @@ def high_confidence(
                     state = ConfidenceState(adv.detach(), targets, log_p.detach().exp(), need.detach() <= 0)
                     if callback(step, state):
                         return adv
-                norm = gradient_norm(grad)
-                length = (need / norm + _EXTRA * width).clamp(max=longest)
-                adv = move(point, grad, norm, gate * length, bounds)
+                slope = gradient_norm(grad)
+                length = (need / slope + _EXTRA * width).clamp(max=longest)
+                adv = move(point, grad, slope, gate * length, bounds)
             if (step + 1) % CHECK_EVERY == 0 and not bool(gate.any()):
                 break
     return adv

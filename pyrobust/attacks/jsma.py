@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._jacobian import forward, pull_back
 from pyrobust.attacks._queries import offer_rows, unfinished
@@ -25,6 +25,7 @@ def jsma(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l0",
     theta: float | Sequence[float] = 1.0,
     gamma: float = 0.145,
     pairs: bool = True,
@@ -46,6 +47,7 @@ def jsma(
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l0" (or 0).
         theta: θ ≠ 0, in units of the width of ``bounds``; several: each is tried, the result with the fewest changes is
             kept. (1, −1) both adds and removes, as in seed 003.
         gamma: Υ, the largest share of values that may be changed, in (0, 1]; enough for one pair (or value).
@@ -69,6 +71,7 @@ def jsma(
     The exact search for the pair takes a sort, and waits for the device once a step.
     Source: Papernot et al. 2016, algorithms 2 and 3, eq. 8–10; Υ = 14.5 % §IV-A; seed 000, §6.3.2; seed 003, §5.4.
     """
+    norm_name(norm, ("l0",))
     inputs, bounds, _ = check_call(inputs, labels, bounds, 1, 1, sample_ids, seed)
     thetas = tuple(theta) if isinstance(theta, Sequence) and not isinstance(theta, str) else (theta,)
     if not thetas or not all(isinstance(t, (int, float)) and 0 < abs(t) < math.inf for t in thetas):

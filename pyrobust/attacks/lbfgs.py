@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import (
     Callback,
     Model,
@@ -31,6 +31,7 @@ def lbfgs(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l2",
     steps: int = 50,
     search_steps: int = 10,
     const: float = 0.1,
@@ -57,6 +58,7 @@ def lbfgs(
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l2" (or 2).
         steps: with each constant.
         search_steps: constants tried, with ``abort_early`` at least; ``steps`` · ``search_steps`` are taken in all.
         const: the first c, > 0.
@@ -81,6 +83,7 @@ def lbfgs(
     Source: Szegedy et al. 2014, §4.1; seed 003, eq. 2.14; seed 002, §2. The projection is that of Bertsekas 1982 in
     place of L-BFGS-B's path search, which needs many evaluations a step.
     """
+    norm_name(norm, ("l2",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     check_count(search_steps=search_steps, memory=memory)
     check_positive(const=const)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
 from pyrobust.attacks._queries import below, offer_rows, points_at_once, score, unfinished, uniform
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
@@ -21,6 +21,7 @@ def one_pixel(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l0",
     pixels: int = 1,
     population: int = 400,
     steps: int = 100,
@@ -42,6 +43,7 @@ def one_pixel(
         model: from (N, …) to logits (N, K), K ≥ 2. No gradient is taken.
         inputs: (N, C, H, W): a pixel is the C values at a place; for any other shape it is a single value.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l0" (or 0).
         pixels: how many pixels may be changed, >= 1.
         population: candidates a sample, >= 4.
         steps: generations after the first.
@@ -64,6 +66,7 @@ def one_pixel(
     generations.
     Source: Su et al. 2019, §3 (F = 0.5, 400 candidates, 100 generations); seed 003, §5.4.
     """
+    norm_name(norm, ("l0",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     for name, value, least in (("pixels", pixels, 1), ("population", population, 4)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
 from pyrobust.attacks._queries import uniform
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
@@ -17,6 +17,7 @@ def pixel_swap(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l0",
     share: float = 0.1,
     steps: int = 1,
     restarts: int = 1,
@@ -38,6 +39,7 @@ def pixel_swap(
         model: from (N, …) to logits (N, K), K ≥ 2. No gradient is taken.
         inputs: (N, C, …): swaps stay within a channel, 1-D samples are one channel.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l0" (or 0).
         share: of the places that take part in a swap at the last step, in (0, 1].
         steps: numbers of swaps that are tried, evenly spaced.
         restarts: other random orders; of all, the fewest changes count.
@@ -59,6 +61,7 @@ def pixel_swap(
     Cost: restarts · steps + 1 forward passes.
     Source: seed 000, §6.3.1.
     """
+    norm_name(norm, ("l0",))
     inputs, bounds, sample_ids = check_call(inputs, labels, bounds, steps, restarts, sample_ids, seed)
     if not 0 < share <= 1:
         raise ValueError(f"share: expected a share in (0, 1], got {share!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrobust import ops
-from pyrobust._checks import Bounds
+from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import (
     Callback,
     Model,
@@ -30,6 +30,7 @@ def sigma_zero(
     inputs: Tensor,
     labels: Tensor,
     *,
+    norm: Norm = "l0",
     grouping: str | None = None,
     steps: int = 1000,
     step_size: float = 1.0,
@@ -53,6 +54,7 @@ def sigma_zero(
         model: from (N, …) to logits (N, K), K ≥ 2.
         inputs: (N, …) inside ``bounds``.
         labels: int64 (N,): true labels, or targets where ``targeted``.
+        norm: "l0" (or 0).
         grouping: "pixel" (default for (N, C, H, W): the C values at a place count once, σ and τ apply to them together)
             or "value" (the paper's; default otherwise).
         steps: of gradient descent.
@@ -76,6 +78,7 @@ def sigma_zero(
     Cost: steps + 1 forward and steps backward passes.
     Source: Cinà et al. 2025, algorithm 1 and eq. 4–6; by pixel and with targets it is this library's extension.
     """
+    norm_name(norm, ("l0",))
     inputs, bounds, _ = check_call(inputs, labels, bounds, steps, 1, sample_ids, seed)
     grouping = check_grouping(grouping, "l0", inputs)
     check_positive(step_size=step_size, sigma=sigma)

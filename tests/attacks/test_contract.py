@@ -330,6 +330,22 @@ def test_bad_input_is_named(attack, message):
         attack(network(), inputs, labels, **options)
 
 
+@pytest.mark.parametrize("name", [name for name in ATTACKS if not name.startswith("transfer")])
+def test_every_attack_takes_its_norms_by_name_and_by_number(name):
+    """In one signature: what an attack is named for does not change how it is called."""
+    attack, model, x = ATTACKS[name], network().eval(), models.inputs(6)
+    function = feature_adversary if name == "feature_adversary" else attack.func
+    fixed = "norm" in attack.keywords
+    for norm in ("linf", "l2", "l1", "l0"):
+        if norm not in getattr(function, "norms", models.NORMS):
+            with pytest.raises(ValueError, match="norm: expected one of"):
+                attack(model, X, Y, norm=norm)
+        elif not fixed or norm == attack.keywords["norm"]:
+            labels = model(x).argmax(1)
+            number = {"linf": float("inf"), "l2": 2, "l1": 1, "l0": 0}[norm]
+            assert torch.equal(attack(model, x, labels, norm=norm), attack(model, x, labels, norm=number))
+
+
 @every_attack
 @pytest.mark.parametrize("seed", [1.5, -1, 2**63, "a", None, True])
 def test_a_bad_seed_is_named(attack, seed):

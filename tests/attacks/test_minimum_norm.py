@@ -317,7 +317,10 @@ def test_a_bad_step_size_is_named(attack, step_size):
         ({"penalty": (1, 2), "norm": "l2"}, "penalty"),
         ({"penalty": [(0.0, abs, abs)]}, "penalty"),
         ({"penalty": [abs]}, "penalty"),
-        ({"penalty": (lambda r: r.norm(), lambda r, w: r)}, r"penalty: expected one value a sample, shape \(24,\), got \(\)"),
+        (
+            {"penalty": (lambda r: r.norm(), lambda r, w: r)},
+            r"penalty: expected one value a sample, shape \(24,\), got \(\)",
+        ),
         ({"preset": "thesis", "tuning": models.inputs()}, "tuning: .* needs"),
     ],
 )
