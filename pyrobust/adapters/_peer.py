@@ -129,7 +129,8 @@ class PeerAttack:
         if steps is not None and self.traits.steps is not None:
             options[self.traits.steps] = steps
         width = bounds[1] - bounds[0]
-        with undisturbed(model, eval_mode), frozen(model), seeded(seed):
+        precise = torch.autocast(inputs.device.type, enabled=False)  # peers are made for float32
+        with undisturbed(model, eval_mode), frozen(model), seeded(seed), precise:
             clean = clean_logits(model, inputs, labels)
             unit = UnitModel(model, inputs, bounds).eval()
             given = unit.scaled(inputs)

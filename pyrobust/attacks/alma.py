@@ -20,6 +20,7 @@ from pyrobust.attacks._common import (
     undisturbed,
 )
 from pyrobust.attacks._descent import margin_and_seed, start_of
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _STEP = {"l1": 0.5, "l2": 0.1}
@@ -32,6 +33,7 @@ _LONGEST = 100.0  # a step length where the bounds shut most of the gradient, ov
 _FLAT = 1e-6  # of a gradient's l2 norm: no direction
 
 
+@judged_in_float32
 def alma(
     model: Model,
     inputs: Tensor,

@@ -23,6 +23,7 @@ from pyrobust.attacks._common import (
     undisturbed,
 )
 from pyrobust.attacks._descent import LARGEST_CONST, ConstantSearch, Stages, margin_and_seed, start_of
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _CONST = {"l2": 1e-3, "linf": 1e-5}
@@ -32,6 +33,7 @@ _SHRINK = 0.9  # of τ, after each success
 _SETTLED = 1e-4  # times c: an objective below it has nothing left to gain at this τ
 
 
+@judged_in_float32
 def carlini_wagner(
     model: Model,
     inputs: Tensor,
@@ -100,8 +102,7 @@ def carlini_wagner(
 
     with undisturbed(model, eval_mode):
         clean = clean_logits(model, inputs, labels)
-        margin = margin_and_seed(clean, labels, targeted)[0]
-        nearest = Nearest(inputs, is_adversarial(clean, labels, targeted) & (margin <= -confidence))
+        nearest = Nearest(inputs, is_adversarial(clean, labels, targeted))
         rows = nearest.distance
         for run in range(restarts):
             start = start_of(run, inputs, nearest.adv, 2 if name == "l2" else math.inf, bounds, seed, sample_ids)

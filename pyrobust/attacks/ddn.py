@@ -21,12 +21,14 @@ from pyrobust.attacks._common import (
     undisturbed,
 )
 from pyrobust.attacks._descent import start_of
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _LAST_STEP = 0.01  # of the first, at the end of the cosine
 _NEGLIGIBLE = 1e-12  # lost in rounding beside any step, yet a direction where there is no gradient
 
 
+@judged_in_float32
 def ddn(
     model: Model,
     inputs: Tensor,

@@ -11,8 +11,10 @@ from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._boundary import DUAL, Walk, step_to_boundary, walk_to_boundary
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, undisturbed
 from pyrobust.attacks._jacobian import Boundary
+from pyrobust.attacks._judge import judged_in_float32
 
 
+@judged_in_float32
 def deepfool(
     model: Model,
     inputs: Tensor,

@@ -20,9 +20,11 @@ from pyrobust.attacks._common import (
     undisturbed,
 )
 from pyrobust.attacks._descent import ConstantSearch, margin_and_seed, start_of
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 
+@judged_in_float32
 def ead(
     model: Model,
     inputs: Tensor,
@@ -96,8 +98,7 @@ def ead(
 
     with undisturbed(model, eval_mode):
         clean = clean_logits(model, inputs, labels)
-        margin = margin_and_seed(clean, labels, targeted)[0]
-        nearest = Nearest(inputs, is_adversarial(clean, labels, targeted) & (margin <= -confidence))
+        nearest = Nearest(inputs, is_adversarial(clean, labels, targeted))
         rows = nearest.distance
         for run in range(restarts):
             origin = start_of(run, inputs, nearest.adv, 1, bounds, seed, sample_ids)

@@ -10,9 +10,11 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_count, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._search import Nearest, SearchState, class_gradients, is_adversarial
 
 
+@judged_in_float32
 def extreme_weights(
     model: Model,
     inputs: Tensor,

@@ -11,12 +11,14 @@ from pyrobust.attacks._boundary import DUAL, EXPONENT, likely_classes
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, rows_like, undisturbed
 from pyrobust.attacks._hyperplane import to_hyperplane
 from pyrobust.attacks._jacobian import Boundary, nearest_boundary
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._polish import bisect_to_boundary
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _START_RADII = {"l1": 5.0, "l2": 1.0, "linf": 0.3}  # of the authors' code, for bounds (0, 1)
 
 
+@judged_in_float32
 def fab(
     model: Model,
     inputs: Tensor,

@@ -21,6 +21,7 @@ from pyrobust.attacks._common import (
     undisturbed,
 )
 from pyrobust.attacks._descent import margin_and_seed, start_of
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _DUAL = {"l1": math.inf, "l2": 2, "linf": 1}
@@ -29,6 +30,7 @@ _LAST_GAMMA = 0.001
 _LAST_STEP = 0.01  # of the first
 
 
+@judged_in_float32
 def fmn(
     model: Model,
     inputs: Tensor,

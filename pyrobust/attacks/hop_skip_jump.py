@@ -11,6 +11,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, check_inputs, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_count, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._queries import points_at_once, uniform
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
@@ -19,6 +20,7 @@ _HALVINGS = 12  # of a step: a shorter one could not pay
 Decide = Callable[..., Tensor]
 
 
+@judged_in_float32
 def hop_skip_jump(
     model: Model,
     inputs: Tensor,

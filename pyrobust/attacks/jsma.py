@@ -13,6 +13,7 @@ from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, clean_logits, undisturbed
 from pyrobust.attacks._jacobian import forward, pull_back
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._queries import offer_rows, unfinished
 from pyrobust.attacks._saliency import best_pair, best_single
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
@@ -20,6 +21,7 @@ from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 _DROP_EVERY = 8
 
 
+@judged_in_float32
 def jsma(
     model: Model,
     inputs: Tensor,

@@ -20,12 +20,14 @@ from pyrobust.attacks._common import (
     undisturbed,
 )
 from pyrobust.attacks._descent import ConstantSearch, start_of
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._quasi_newton import InverseHessians
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _DECREASE = 1e-4  # of what the gradient promises, to accept a point
 
 
+@judged_in_float32
 def lbfgs(
     model: Model,
     inputs: Tensor,

@@ -14,6 +14,7 @@ from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust._counting import counted
 from pyrobust.attacks._common import Callback, Model, check_call, check_count, check_grouping, clean_logits, undisturbed
 from pyrobust.attacks._exchange import Changes
+from pyrobust.attacks._judge import judge, under_autocast
 from pyrobust.attacks._polish import bisect_to_boundary, drop_groups, project_to_boundary
 from pyrobust.attacks._pool import Pool
 from pyrobust.attacks._runner import Runner
@@ -192,6 +193,10 @@ def minimum_norm(
                 bisect_to_boundary(watched, inputs, labels, nearest, name, _BISECTIONS, targeted)
             won = torch.where(nearest.distance < rough, len(names), won)
             names.append("polish")
+        if under_autocast(inputs):
+            nearest.adv, fooled = judge(watched, inputs, labels, nearest.adv, targeted, bounds)
+            nearest.distance = ops.lp_norm(nearest.adv - inputs, name, grouping).masked_fill(~fooled, math.inf)
+            won = torch.where(fooled, won, -1)
     if not return_info:
         return nearest.adv
     norms = nearest.distance.double()

@@ -10,12 +10,14 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._queries import below, offer_rows, points_at_once, score, unfinished, uniform
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _DROP_EVERY = 5
 
 
+@judged_in_float32
 def one_pixel(
     model: Model,
     inputs: Tensor,

@@ -7,6 +7,7 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, check_starts
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._primal_dual import primal_dual
 from pyrobust.attacks._runs import CLOSING_L2, Schedule
 from pyrobust.attacks._tuning import Tuning, choose_schedule
@@ -24,6 +25,7 @@ _SCHEDULE = Schedule(
 )
 
 
+@judged_in_float32
 def pdgd(
     model: Model,
     inputs: Tensor,

@@ -18,6 +18,7 @@ from pyrobust.attacks._common import (
     check_starts,
     rows_like,
 )
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._primal_dual import Step, primal_dual
 from pyrobust.attacks._runs import CLOSING_L2, Closing, Schedule
 from pyrobust.attacks._search import keep_best
@@ -54,6 +55,7 @@ _SCHEDULES = {
 }
 
 
+@judged_in_float32
 def pdpgd(
     model: Model,
     inputs: Tensor,

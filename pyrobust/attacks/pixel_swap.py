@@ -8,10 +8,12 @@ from torch import Tensor
 from pyrobust import ops
 from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, undisturbed
+from pyrobust.attacks._judge import judged_as_it_is
 from pyrobust.attacks._queries import uniform
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 
+@judged_as_it_is
 def pixel_swap(
     model: Model,
     inputs: Tensor,

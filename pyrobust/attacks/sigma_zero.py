@@ -20,11 +20,13 @@ from pyrobust.attacks._common import (
     logits_and_grad,
     undisturbed,
 )
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
 _BETAS = 0.9, 0.999
 
 
+@judged_in_float32
 def sigma_zero(
     model: Model,
     inputs: Tensor,

@@ -19,6 +19,7 @@ from pyrobust.attacks._common import (
     rows_like,
     undisturbed,
 )
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._queries import offer_rows, score, unfinished, uniform
 from pyrobust.attacks._search import Nearest, SearchState, is_adversarial
 
@@ -26,6 +27,7 @@ _DROP_EVERY = 10
 _STEP_SIZES = {"l2": 0.2, "linf": 0.05}
 
 
+@judged_in_float32
 def simba(
     model: Model,
     inputs: Tensor,

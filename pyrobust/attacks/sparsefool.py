@@ -10,8 +10,10 @@ from pyrobust.attacks._boundary import Walk, step_to_boundary, walk_to_boundary
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, rows_like, undisturbed
 from pyrobust.attacks._hyperplane import to_hyperplane
 from pyrobust.attacks._jacobian import Boundary
+from pyrobust.attacks._judge import judged_in_float32
 
 
+@judged_in_float32
 def sparsefool(
     model: Model,
     inputs: Tensor,

@@ -9,9 +9,11 @@ from pyrobust._checks import Bounds, Norm, norm_name
 from pyrobust.attacks._boundary import Walk, step_to_boundary, walk_to_boundary
 from pyrobust.attacks._common import Callback, Model, check_call, check_number, rows_like, undisturbed
 from pyrobust.attacks._jacobian import Boundary
+from pyrobust.attacks._judge import judged_in_float32
 from pyrobust.attacks._polish import bisect_to_boundary
 
 
+@judged_in_float32
 def superdeepfool(
     model: Model,
     inputs: Tensor,

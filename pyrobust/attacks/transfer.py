@@ -11,9 +11,11 @@ from torch import Tensor
 
 from pyrobust._checks import Bounds
 from pyrobust.attacks._common import Callback, Model, check_call, clean_logits, rows_like, undisturbed
+from pyrobust.attacks._judge import judged_as_it_is
 from pyrobust.attacks._search import is_adversarial
 
 
+@judged_as_it_is
 def transfer(
     model: Model,
     inputs: Tensor,

@@ -33,8 +33,10 @@ class Verdict:
 
 @torch.no_grad()
 def predict(model: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and predicted classes (N,); a row with a NaN or infinite logit predicts no class: −1."""
-    logits = model(inputs)
+    """Logits (N, K) and predicted classes (N,), without the caller's autocast; a row with a NaN or infinite logit predicts no
+    class: −1."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        logits = model(inputs)
     check_logits(logits, len(inputs))
     finite = logits.isfinite().all(dim=1)
     return logits, logits.argmax(dim=1).where(finite, -1)

@@ -257,6 +257,13 @@ def test_misclassified_samples_come_back_unchanged(attack):
     assert not torch.equal(adv[1::2], x[1::2])
 
 
+@pytest.mark.parametrize("attack", [carlini_wagner, ead])
+def test_misclassified_samples_come_back_unchanged_whatever_the_confidence(attack):
+    model, x = network().eval(), models.inputs(8)
+    labels = (model(x).argmax(1) + 1) % 4
+    assert torch.equal(attack(model, x, labels, steps=15, search_steps=2, const=10.0, confidence=3.0), x)
+
+
 @every_attack
 def test_any_input_shape_and_two_classes(attack):
     for shape in ((7,), (2, 5), (2, 3, 4, 2)):
@@ -287,6 +294,36 @@ def test_autocast_models_and_half_inputs(attack):
     assert adv.dtype == torch.bfloat16
     assert adv.min() >= 0
     assert adv.max() <= 1
+
+
+MINIMUM_NORM = [name for name in ATTACKS if "eps" not in ATTACKS[name].keywords and "confiden" not in name]
+
+
+@pytest.mark.parametrize("name", MINIMUM_NORM)
+def test_what_autocast_finds_is_judged_in_float32(name):
+    model, x = network().eval(), models.inputs()
+    labels = model(x).argmax(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        adv = ATTACKS[name](model, x, labels)
+    moved = (adv != x).flatten(1).any(1)
+    assert moved.any()
+    assert adv.dtype == torch.float32
+    assert adv.min() >= 0
+    assert adv.max() <= 1
+    assert (model(adv).argmax(1) != labels)[moved].all()
+
+
+def test_minimum_norm_under_autocast_tells_what_it_returns():
+    model, x = network().eval(), models.inputs()
+    labels = model(x).argmax(1)
+    labels[0] = (labels[0] + 1) % 4
+    with torch.autocast("cpu", torch.bfloat16):
+        info = minimum_norm(model, x, labels, norm="linf", budget=60, return_info=True)
+    fooled = model(info.adv).argmax(1) != labels
+    assert torch.equal(info.norms.isfinite(), fooled)
+    assert torch.equal(info.norms[fooled], (info.adv - x).flatten(1).abs().amax(1).double()[fooled])
+    assert torch.equal(info.adv[0], x[0])
+    assert info.norms[0] == 0
 
 
 @every_attack

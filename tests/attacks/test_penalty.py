@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import math
 
 import pytest
@@ -211,7 +212,7 @@ OTHER = {
 @every_case
 def test_every_option_changes_the_result(trained, case, option):
     attack = case[0]
-    names = getattr(attack, "func", attack).__kwdefaults__
+    names = inspect.signature(attack).parameters
     if option not in names:
         pytest.skip("not an option of this attack")
     before = {**SHORT, **at_bounds(attack)}

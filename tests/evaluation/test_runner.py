@@ -254,6 +254,20 @@ def test_the_model_is_attacked_in_the_mode_that_it_is_judged_in(images: tuple) -
     assert any("training" in warning for warning in report.warnings)
 
 
+def test_points_are_judged_in_float32_under_autocast(digits_model: nn.Module, images: tuple) -> None:
+    modes = []
+    digits_model.register_forward_hook(lambda *_: modes.append(torch.is_autocast_enabled("cpu")))
+
+    def nothing(model, inputs, labels):
+        modes.clear()
+        return inputs
+
+    with torch.autocast("cpu", torch.bfloat16):
+        evaluate(digits_model, images, norms="l2", attacks=nothing, batch_size=len(images[0]))
+    assert modes
+    assert not any(modes)
+
+
 def test_a_model_that_draws_is_judged_by_other_numbers_than_its_attacker_saw(images: tuple) -> None:
     drawn = []
 
