@@ -12,7 +12,15 @@ from typing import Any
 
 BALLS = ("linf", "l2", "l1")
 ALL = (*BALLS, "l0")
-BUDGETS = (50, 100, 200, 500, 1000)  # of minimum_norm: a peer is compared with the largest that spends no more than it
+BUDGETS = (
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    1000,
+)  # of minimum_norm: a peer is compared with the largest that spends no more than it
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ def bars(rows: list[report.Row]) -> list[report.Row]:
         ratio, peer = max(compare(here), default=(None, "no peer that spends as much"))
         where = f"{norm} on {network}"
         found.append(report.bar(f"{where}: minimum_norm over {peer}, mean norm", 1.0, ratio))
+        cheaper = uncompared(here)
+        if cheaper:
+            found.append(
+                report.bar(f"{where}: minimum_norm over {', '.join(cheaper)}: none spends as little", 1.0, None)
+            )
         largest = here.get(f"minimum_norm {BUDGETS[-1]}", {}).get("optimality")
         found.append(report.bar(f"{where}: minimum_norm, optimality", OPTIMALITY[norm], largest, at_least=True))
         for name, norms in ALONE.items():
@@ -29,6 +34,12 @@ def bars(rows: list[report.Row]) -> list[report.Row]:
                 alone = here.get(name, {}).get("optimality")
                 found.append(report.bar(f"{where}: {name}, optimality", ALONE_OPTIMALITY, alone, at_least=True))
     return found
+
+
+def uncompared(rows: dict[str, report.Row]) -> list[str]:
+    """The peers that break something with fewer gradients than ours is run with."""
+    compared = {peer for _, peer in compare(rows)}
+    return [name for name, row in rows.items() if row["peer"] and row["success"] and name not in compared]
 
 
 def compare(rows: dict[str, report.Row]) -> Iterable[tuple[float, str]]:

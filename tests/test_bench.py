@@ -17,7 +17,7 @@ import torch
 from bench import roster, suite_roster
 from bench.networks import Subject
 from bench.passes import Pass, Recorded, bare_loop
-from bench.strength_bars import compare
+from bench.strength_bars import bars, compare, uncompared
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip("sklearn")
@@ -141,7 +141,7 @@ def test_strength(tmp_path: Path) -> None:
         assert row["forwards"] >= 1
     best = max(row["optimality"] for row in ran if row["norm"] == "linf")
     assert 0.5 < best <= 1
-    assert len(content["bars"]) == 5
+    assert len([line for line in content["bars"] if "spends as little" not in line["what"]]) == 5
 
 
 def test_optimality_and_bars_of_known_distances() -> None:
@@ -161,6 +161,9 @@ def test_optimality_and_bars_of_known_distances() -> None:
     ]
     by_name = {row["attack"]: row for row in rows}
     assert {peer: ratio for ratio, peer in compare(by_name)} == {"a:cheap": 1.25, "a:dear": 0.75, "a:blind": 1.0}
+    assert uncompared(by_name) == ["a:cheaper"]
+    told = [line for line in bars(rows) if "a:cheaper" in line["what"]]
+    assert [(line["measured"], line["ok"]) for line in told] == [(None, None)]
     for norm in ("l1", "l0"):  # ours counts as its whole budget, to the percent
         for share, dear, blind in ((0.995, 0.75, 1.0), (0.985, 1.25, 3.0)):
             fewer = {n: {**row, "norm": norm, "gradients": share * row["gradients"]} for n, row in by_name.items()}

@@ -12,7 +12,7 @@ from pyrobust.adapters._peer import PeerAttack, Request, Traits, first_of, load,
 
 _INSTALL = "pip install torchattacks"
 _NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-# The norms of each attack. eps is a budget wherever a constructor has it, but in FAB, and "pixels" is OnePixel's.
+# The norms of each attack. eps is a budget wherever a constructor has it, but in FAB.
 _NORMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
@@ -27,6 +27,7 @@ _NORMS: dict[str, tuple[str, ...]] = {
     "EADL1": ("l1",),
     "FAB": ("l2", "linf"),  # its l1 raises
 }  # fmt: skip
+_BUDGETS = {"OnePixel": "pixels", "PIFGSM": "max_epsilon", "PIFGSMPP": "max_epsilon"}  # under another name
 _OURS = ("model", "norm", "eps", "seed", "n_classes", "verbose")
 
 
@@ -49,8 +50,8 @@ def torchattacks(name: str, **options: Any) -> PeerAttack:
         raise ValueError(f"torchattacks: no attack {name!r}; expected one of {', '.join(_NORMS)}")
     kind = _class(name)
     arguments = own_arguments(kind.__init__, ())
-    available = arguments - set(_OURS) - ({"pixels"} if name == "OnePixel" else set())
-    budget = name == "OnePixel" or ("eps" in arguments and name != "FAB")
+    available = arguments - set(_OURS) - {_BUDGETS.get(name)}
+    budget = name in _BUDGETS or ("eps" in arguments and name != "FAB")
     modes = kind(_Anything()).supported_mode  # known to instances alone
     traits = Traits(_NORMS[name], budget, "targeted" in modes, first_of(_STEPS, available), available)
     return PeerAttack("torchattacks", name, _run, traits, options)
@@ -66,8 +67,8 @@ def _run(request: Request) -> Tensor:
     eps = (
         request.eps if request.attack != "FAB" else {"l2": math.sqrt(request.inputs[0].numel())}.get(request.norm, 1.0)
     )
-    if request.attack == "OnePixel":
-        given["pixels"] = int(eps or 0)
+    if request.attack in _BUDGETS and eps is not None:
+        given[_BUDGETS[request.attack]] = int(eps) if request.attack == "OnePixel" else eps
     set_here = {"norm": _NAMES.get(request.norm), "eps": eps, "seed": request.seed, "n_classes": request.classes}
     given.update({key: value for key, value in set_here.items() if key in takes and value is not None})
     attack = kind(request.model, **given)

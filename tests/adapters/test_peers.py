@@ -42,6 +42,8 @@ BUDGETED = [
     ("foolbox", "L1BasicIterativeAttack", "l1", {"steps": 10}),
     ("torchattacks", "PGD", "linf", {"steps": 10}),
     ("torchattacks", "PGDL2", "l2", {"steps": 10}),
+    ("torchattacks", "PIFGSM", "linf", {}),
+    ("torchattacks", "PIFGSMPP", "linf", {}),
     ("art", "ProjectedGradientDescent", "linf", {"steps": 10, "num_random_init": 1}),
 ]
 

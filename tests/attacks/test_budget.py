@@ -181,3 +181,25 @@ def test_bad_options_are_named(options, message):
     model, x, labels = models.two_sided(False)
     with pytest.raises(ValueError, match=message):
         pgd(model, x, labels, **options)
+
+
+def test_fgm_and_pgd_are_those_of_torchattacks():
+    theirs = pytest.importorskip("torchattacks")
+    model, x, labels = models.two_sided(False)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(models.SIZE, 2))
+    with torch.no_grad():
+        module[1].weight.copy_(model.weight)
+        module[1].bias.copy_(model.bias)
+    assert torch.equal(fgm(module, x, labels, eps=0.03), theirs.FGSM(module, eps=0.03)(x, labels))
+    options = {"eps": 0.01, "steps": 7}
+    ours = pgd(module, x, labels, step_size=0.002, random_start=False, **options)
+    peer = theirs.PGD(module, alpha=0.002, random_start=False, **options)(x, labels)
+    kept = ~fooled(model, ours, labels)  # others stop where they are first adversarial
+    assert kept.sum() > 4
+    torch.testing.assert_close(ours[kept], peer[kept], rtol=0, atol=2**-23)  # the order of sums in x + clamp(…)
+    options = {"eps": 0.05, "steps": 7}
+    ours = pgd(module, x, labels, norm="l2", step_size=0.02, random_start=False, **options)
+    peer = theirs.PGDL2(module, alpha=0.02, random_start=False, **options)(x, labels)
+    kept = ~fooled(model, ours, labels)
+    assert kept.sum() > 4
+    torch.testing.assert_close(ours[kept], peer[kept], rtol=0, atol=2**-20)  # they add 1e-10 to norms of 1e-1 and more
