@@ -18,6 +18,7 @@ from pyrobust.attacks._queries import uniform
 from pyrobust.attacks._stages import CANDIDATES, Stage
 from pyrobust.attacks._starts import mixed
 from pyrobust.attacks.ddn import ddn
+from pyrobust.attacks.fmn import fmn
 from pyrobust.attacks.pdgd import pdgd
 from pyrobust.attacks.pdpgd import pdpgd
 from pyrobust.attacks.sigma_zero import sigma_zero
@@ -56,6 +57,8 @@ class Runner:
         match stage.name:
             case "ddn":
                 return self._call(ddn, norm, stage.steps, **restarts)
+            case "fmn":
+                return self._call(fmn, norm, stage.steps, **restarts)
             case "superdeepfool":
                 return superdeepfool(
                     self.model, self.inputs, self.labels, steps=stage.steps // CANDIDATES, candidates=CANDIDATES, search_steps=0,
@@ -94,7 +97,7 @@ class Runner:
     def _call(self, attack: Callable[..., Tensor], norm: str, steps: int, **options: Any) -> Tensor:
         if norm == "l0":
             options["grouping"] = self.grouping
-        if attack is pdpgd:
+        if attack in (pdpgd, fmn):
             options["norm"] = norm
         options = {
             "labels": self.labels, "targeted": self.targeted, "steps": steps, "bounds": self.bounds, "seed": self.seed,

@@ -77,11 +77,17 @@ class Stage(NamedTuple):
         return self.name in ("again", "prune", "exchange")
 
 
-# Up to these budgets, shares of the attacks that are good within few steps. The first one has what is left.
+# Up to these budgets, shares of the attacks that are good within few steps. The first one has what is left. fmn is near the
+# boundary after ten steps already, which pdpgd in l1 is not after twenty.
 _SHARES: dict[str, dict[float, dict[str, float]]] = {
-    "linf": {449: {"pdpgd": 1.0}},
-    "l2": {149: {"ddn": 0.12, "superdeepfool": 0.2, "noise": 0.2, "refine": 0.48}, 449: {"pdgd": 1.0}},
-    "l1": {449: {"pdpgd": 1.0}},
+    "linf": {149: {"fmn": 0.5, "refine": 0.5}, 449: {"pdpgd": 1.0}},
+    "l2": {
+        14: {"fmn": 0.5, "refine": 0.5},
+        39: {"fmn": 0.2, "superdeepfool": 0.4, "refine": 0.4},
+        149: {"ddn": 0.12, "superdeepfool": 0.2, "noise": 0.2, "refine": 0.48},
+        449: {"pdgd": 1.0},
+    },
+    "l1": {29: {"fmn": 1.0}, 449: {"pdpgd": 1.0}},
 }
 
 

@@ -208,9 +208,13 @@ def test_small_budgets_go_to_a_few_attacks():
     for budget in range(1, 160):
         for classes in (1, 9):
             costs = {stage.name: stage.cost for stage in plan("l2", budget, classes, reserved=int(budget > 1))}
-            assert ("superdeepfool" in costs) == (classes > 1 and 11 <= budget < 150)
+            assert ("superdeepfool" in costs) == (classes > 1 and 15 <= budget < 150)
             assert costs.get("superdeepfool", 0) % 2 == 0, "two classes a step"
-            assert next(iter(costs)) == ("ddn" if budget < 150 else "pdgd")
+            assert next(iter(costs)) == ("fmn" if budget < 40 else "ddn" if budget < 150 else "pdgd")
+    for norm, last in (("linf", 149), ("l1", 29)):
+        names = ["fmn", "refine"] if norm == "linf" else ["fmn"]
+        assert [stage.name for stage in plan(norm, last, 9)] == names
+        assert [stage.name for stage in plan(norm, last + 1, 9)] == ["pdpgd"]
     for budget, names in ((99, ["pdpgd"]), (100, ["pdpgd", "prune"]), (449, ["pdpgd", "prune"])):
         assert [stage.name for stage in plan("l0", budget, 9, several=True)] == names
 
@@ -221,13 +225,16 @@ def test_small_budgets_are_kept_and_bounds_are_a_unit(budget):
     labels = model(x).argmax(1)
     found = minimum_norm(model, x, labels, budget=budget, return_info=True)
     assert found.gradients <= budget
-    assert ("superdeepfool" in found.stages) == (budget >= 11)
+    assert ("superdeepfool" in found.stages) == (budget >= 15)
     assert (model(found.adv).argmax(1) != labels)[found.norms.isfinite()].all()
     if budget >= 50:
         assert found.norms.mean() <= 1.01 * model.nearest(x, labels, "l2", (0.0, 1.0))[0].mean()
-    wide = {"budget": budget, "bounds": (-1.0, 3.0), "return_info": True}
-    wider = minimum_norm(lambda z: model((z + 1) / 4), 4 * x - 1, labels, **wide)
-    torch.testing.assert_close(wider.norms, 4 * found.norms, rtol=1e-3, atol=0)
+    # On a linear model the first step of fmn ends on the boundary itself, on the side that rounding decides: few steps are the
+    # same in another box only where that rounds alike.
+    for shift in (0.0, 1.0) if budget >= 10 else (0.0,):
+        wide = {"budget": budget, "bounds": (-shift, 4 - shift), "return_info": True}
+        wider = minimum_norm(lambda z, shift=shift: model((z + shift) / 4), 4 * x - shift, labels, **wide)
+        torch.testing.assert_close(wider.norms, 4 * found.norms, rtol=1e-3, atol=0)
 
 
 def test_more_budget_and_another_seed_change_the_result():
