@@ -13,20 +13,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pyrobust.attacks import hop_skip_jump, one_pixel, simba
+from pyrobust._checks import Model
+from pyrobust.attacks import hop_skip_jump, one_pixel, pdpgd, simba, transfer
 from pyrobust.evaluation import metrics
 from pyrobust.evaluation.attacks import Task, resolve
 from pyrobust.evaluation.outcomes import Outcome
+from pyrobust.evaluation.subject import hash_model
 
 # Sized so that the decision-based attack comes within a tenth of the white-box norms on small images, at 5000 predictions
 # a sample; the others ask for 2000 at most.
 _DECISIONS = partial(hop_skip_jump, steps=16)
 _SCORES = partial(simba, steps=1000)
+# Prolonged, as points at the substitute's boundary seldom are beyond the model's, and then shortened to that.
+_PROLONGED = partial(transfer, stretch=5.0, search_steps=10)
 _EVOLUTION = partial(one_pixel, population=100, steps=20)
 # By the norm that is evaluated, the norms to search in and the attacks. What is found in one norm counts in all: none is
 # made for l1, and where gradients lead nowhere a point far away in l0 is still one more than nothing.
 _SEARCHES = {
-    "linf": (("linf", _DECISIONS),),
+    "linf": (("linf", _DECISIONS), ("linf", _SCORES)),
     "l2": (("l2", _DECISIONS), ("l2", _SCORES)),
     "l1": (("l2", _DECISIONS), ("l2", _SCORES)),
     "l0": (("l2", _DECISIONS), ("l0", _EVOLUTION)),
@@ -35,13 +39,20 @@ _SEARCHES = {
 _LEAD = 0.01
 
 
-def searches(norms: Sequence[str]) -> list[Task]:
-    """The attacks without gradients for these norms, each once."""
+def searches(norms: Sequence[str], substitute: Model | None = None) -> list[Task]:
+    """The attacks without gradients of the model for these norms, each once; with a substitute also points made on that."""
     found: dict[tuple[str, str], Task] = {}
     for norm in norms:
         for searched, function in _SEARCHES[norm]:
             attack = replace(resolve(function), name=function.func.__name__)  # its arguments are in the record
             found.setdefault((searched, attack.name), Task(searched, attack, None))
+        if substitute is not None:
+            led = "linf" if norm == "linf" else "l2"
+            function = partial(_PROLONGED, substitute=substitute, attack=partial(pdpgd, norm=led))
+            # A module would print as its layers there.
+            reference = f"pyrobust.attacks.transfer:transfer(substitute={hash_model(substitute)}, attack=pdpgd {led})"
+            attack = replace(resolve(function), name="transfer", reference=reference)
+            found.setdefault((led, attack.name), Task(led, attack, None))
     return list(found.values())
 
 

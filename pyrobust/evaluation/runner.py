@@ -51,6 +51,7 @@ def evaluate(
     bounds: Bounds = (0.0, 1.0),
     targets: Tensor | None = None,
     check_masking: int = 0,
+    substitute: Model | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -81,8 +82,9 @@ def evaluate(
         bounds: the box (low, high) of valid inputs.
         targets: (N,) int64; where given, attacks are targeted at these classes, each unlike the sample's label.
         check_masking: on the first so many samples, also run attacks without gradients, and warn where they find smaller
-            perturbations than ``attacks``; 64 tell much. Costs at most about 5000 (linf), 7000 (l2, l1 or l0) or 14 000
-            (all four) predictions a sample.
+            perturbations than ``attacks``; 64 tell much. Costs at most about 7000 (one norm) or 16 000 (all four) predictions a
+            sample.
+        substitute: for ``check_masking``: another model of the same classes, on the same device; what fools it is tried too.
         out: folder of the run; default: nothing is written until `Report.save`.
         resume: go on with the run in ``out``, whose settings, model, data and environment must be the same. The
             results are the same bits as without the interruption.
@@ -110,7 +112,9 @@ def evaluate(
     tasks = plan(chosen_norms, attacks, budgets, steps, targets is not None, budget)
     if isinstance(check_masking, bool) or check_masking < 0:
         raise ValueError(f"check_masking: expected a number of samples, 0 for none, got {check_masking!r}")
-    searches = masking.searches(chosen_norms) if check_masking else []
+    if substitute is not None and not (callable(substitute) and check_masking):
+        raise ValueError("substitute: expected a model, together with check_masking")
+    searches = masking.searches(chosen_norms, substitute) if check_masking else []
     searched = min(check_masking, len(subject.labels))
     where = device_of(model, device)
     manifest: dict[str, Any] = {

@@ -161,7 +161,8 @@ def table() -> dict[str, Row]:
         "superdeepfool": Row({"steps": 10}, {"steps": 2, "candidates": 1, "overshoot": 0.5, "search_steps": 0}),
         "transfer": Row(
             {"substitute": model, "attack": functools.partial(attacks.pgd, eps=0.1, steps=3)},
-            {"substitute": lambda z: -model(z), "attack": functools.partial(attacks.pgd, eps=0.2, steps=3)},
+            {"substitute": lambda z: -model(z), "attack": functools.partial(attacks.pgd, eps=0.2, steps=3),
+             "stretch": 0.5, "search_steps": 5},
         ),
     }  # fmt: skip
 

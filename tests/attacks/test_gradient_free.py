@@ -250,6 +250,18 @@ def test_transfer_passes_its_arguments_on():
     }  # fmt: skip
 
 
+def test_transfer_prolongs_and_shortens():
+    model, x, labels = models.two_sided(False)
+    short = functools.partial(pgd, norm="l2", eps=0.01, random_start=False)
+    call = functools.partial(transfer, model, x, labels, substitute=model, attack=short)
+    exact = model.nearest(x, labels, "l2", (0.0, 1.0))[0]
+    assert not fooled(model, call(), labels)[exact > 0.011].any()
+    adv = call(stretch=15.0, search_steps=20)
+    assert fooled(model, adv, labels).all()
+    assert (row_norm(adv - x, "l2") <= exact * (1 + 1e-3)).all()  # a bisection leaves 2⁻²⁰ of 0.15
+    assert (row_norm(adv - x, "l2") >= exact * (1 - models.ROUNDING)).all()
+
+
 def test_transfer_offers_an_attack_what_it_takes_alone():
     model, x, labels = models.two_sided(False)
 
@@ -283,6 +295,8 @@ def test_transfer_offers_an_attack_what_it_takes_alone():
         (hop_skip_jump, {"queries": 0}, "queries"),
         (hop_skip_jump, {"starts": torch.zeros(1)}, "starts: expected a tensor like inputs"),
         (hop_skip_jump, {"starts": torch.full((24, *models.SHAPE), 2.0)}, "starts: expected values inside bounds"),
+        (transfer, {"substitute": len, "attack": pgd, "stretch": 0.0}, "stretch"),
+        (transfer, {"substitute": len, "attack": pgd, "search_steps": -1}, "search_steps"),
         (transfer, {"substitute": None, "attack": pgd}, "substitute"),
         (transfer, {"substitute": len, "attack": "pgd"}, "attack"),
         (transfer, {"substitute": len, "attack": lambda *a, **k: a[1].double()}, "attack"),

@@ -24,11 +24,18 @@ INF = math.inf
 def test_each_norm_has_searches_and_none_runs_twice() -> None:
     assert [(t.norm, t.attack.name) for t in searches(["linf", "l2", "l1", "l0"])] == [
         ("linf", "hop_skip_jump"),
+        ("linf", "simba"),
         ("l2", "hop_skip_jump"),
         ("l2", "simba"),
         ("l0", "one_pixel"),
     ]
     assert [t.norm for t in searches(["l0"])] == ["l2", "l0"]
+    led = [t for t in searches(["linf", "l2", "l1"], Halves()) if t.attack.name == "transfer"]
+    assert [t.norm for t in led] == ["linf", "l2"]
+    assert len({t.attack.reference for t in led}) == 2
+    other = Halves()
+    other.register_buffer("more", torch.ones(1))
+    assert searches(["linf"], other)[-1].attack.reference != led[0].attack.reference
 
 
 def test_what_a_run_asks_of_its_attacks_is_not_for_the_searches() -> None:
@@ -83,6 +90,24 @@ class Stairs(Halves):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return super().forward(inputs).mul(50).round()
+
+
+def test_points_of_a_substitute_find_masked_gradients_out(points: tuple) -> None:
+    report = evaluate(
+        Stairs().eval(), points, norms=["linf"], attacks=toy_attacks.walk, batch_size=8, check_masking=7,
+        substitute=Halves().eval(),
+    )  # fmt: skip
+    (warning,) = [text for text in report.warnings if "attacks without gradients" in text]
+    assert "linf · transfer" in warning
+    figures = report.summary()["masking_check"]["linf"]
+    assert "linf · transfer" in figures["searches"]
+    assert figures["unbroken"] == figures["samples"] > 0
+
+
+def test_a_substitute_needs_the_check(halves: Halves, points: tuple) -> None:
+    for arguments in ({"substitute": halves}, {"substitute": "halves", "check_masking": 4}):
+        with pytest.raises(ValueError, match="substitute: expected a model, together with check_masking"):
+            evaluate(halves, points, norms="linf", attacks=exact, **arguments)
 
 
 def test_masked_gradients_are_found_out(points: tuple) -> None:
