@@ -164,7 +164,7 @@ def test_one_call_for_the_number_takes_a_budget_of_gradients(place: Path, capsys
     assert json.loads((place / "run" / "run.json").read_text())["settings"]["budget"] == 20
     figures = json.loads((place / "run" / "summary.json").read_text())["norms"]["l2"]["minimum_norm"]
     assert figures["success_rate"] == 1
-    assert 18 <= figures["gradients"] <= 20  # of superdeepfool's two, samples that are done ask for none
+    assert 14 <= figures["gradients"] <= 20  # of superdeepfool's six, samples that are done ask for none
     out = capsys.readouterr().out
     assert "gradients" in out
     assert formatting.count(figures["forwards"]) in out
